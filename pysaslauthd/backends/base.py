@@ -1,0 +1,33 @@
+"""What the engine asks of a backend.
+
+To add one: a module of this package with a class that fulfils `PasswordVerifier`,
+a contract test (tests/contract), and its name in `plugins`.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from pysaslauthd.model import AuthRequest, AuthResult
+
+
+class PasswordVerifier(Protocol):
+    """Answers whether a password is right.
+
+    - A wrong password, an unknown user: `Rejected`. Could not find out:
+      `Unavailable`. An exception is a bug.
+    - What is known without waiting is returned as a value, anything else as
+      an awaitable; the engine bounds the wait.
+    - *keeps_realm*: users are pairs of name and realm, so `-r` must not join
+      them into one name.
+    """
+
+    name: str
+    keeps_realm: bool
+
+    def verify(self, request: AuthRequest, /) -> AuthResult | Awaitable[AuthResult]:
+        """Return the verdict on *request*, or what to wait for to have it."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything held; no request is in flight any more."""
+        ...

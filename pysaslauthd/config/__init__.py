@@ -1,0 +1,1 @@
+"""Settings, and what turns text into them."""

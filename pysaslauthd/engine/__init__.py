@@ -1,0 +1,1 @@
+"""The policy between doors and backends."""

@@ -1,0 +1,95 @@
+"""The values that travel between the layers: secrets, requests, verdicts.
+
+Nothing here does I/O. A refusal is a value; "could not find out" is another,
+and is never turned into "no" on the way.
+"""
+
+import hmac
+from enum import Enum
+from typing import NamedTuple, NoReturn
+
+
+class Secret:
+    """Bytes that never print and compare in constant time.
+
+    Python cannot wipe memory: the bytes live until the interpreter reuses
+    them, which is why the daemon forbids core dumps.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def matches(self, other: bytes) -> bool:
+        """Say whether *other* is the same secret, in time that does not depend on where they differ."""
+        return hmac.compare_digest(other, self._value)
+
+    def reveal(self) -> bytes:
+        """Return the bytes; for backends that must hand them on."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.matches(other._value)
+
+    __hash__ = None  # type: ignore[assignment]  # a dictionary would compare in variable time
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")
+
+
+class Origin(NamedTuple):
+    """Where a request came from: the application's service name and its client's address."""
+
+    service: str
+    remote: str = ""
+
+
+class AuthRequest(NamedTuple):
+    """One question: may *user* of *realm* in with *password*?
+
+    *received* is `time.monotonic()` at or after the moment the last byte was
+    read: what a backend has looked up since then is fresh enough to answer.
+    """
+
+    user: str
+    password: Secret
+    realm: str
+    origin: Origin
+    received: float
+
+
+class Reason(Enum):
+    """Why a request was refused; a closed set, fit for counting."""
+
+    NO_SUCH_USER = "no such user"
+    WRONG_PASSWORD = "wrong password"  # noqa: S105 (a word for the log)
+
+
+class Accepted(NamedTuple):
+    """Yes. *text* is what the C daemon's reply carries after `OK `, where it has such a text."""
+
+    user: str
+    backend: str
+    text: str = ""
+
+
+class Rejected(NamedTuple):
+    """No, for *reason*. *text* is what the reply carries after `NO `."""
+
+    reason: Reason
+    backend: str
+    text: str = ""
+
+
+class Unavailable(NamedTuple):
+    """Could not find out; *detail* says why, for the log only."""
+
+    detail: str
+    backend: str
+
+
+AuthResult = Accepted | Rejected | Unavailable

@@ -1,0 +1,1 @@
+"""Wire protocols as bytes and values: no sockets, no clocks, no backends."""
