@@ -1,7 +1,7 @@
 """The faults this package raises on purpose; a refusal is a value (see `model`)."""
 
 
-class MalformedMessage(Exception):  # noqa: N818 (the term of the protocol layers)
+class MalformedMessage(Exception):
     """A peer sent bytes that are no message; the text is safe to log."""
 
 

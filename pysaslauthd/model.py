@@ -22,7 +22,7 @@ class Secret:
         self._value = value
 
     def matches(self, other: bytes) -> bool:
-        """Say whether *other* is the same secret, in time that does not depend on where they differ."""
+        """Say whether *other* is the same secret; the time does not tell where they differ."""
         return hmac.compare_digest(other, self._value)
 
     def reveal(self) -> bytes:

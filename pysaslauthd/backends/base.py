@@ -28,6 +28,10 @@ class PasswordVerifier(Protocol):
         """Return the verdict on *request*, or what to wait for to have it."""
         ...
 
+    async def open(self) -> None:
+        """Get ready before the first request; an outage is logged and is no reason to fail."""
+        ...
+
     async def close(self) -> None:
         """Let go of everything held; no request is in flight any more."""
         ...

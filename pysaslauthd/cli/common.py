@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 
 class UsageError(Exception):
-    """The command line is wrong; the text is what getopt(3) would print after the program's name."""
+    """The command line is wrong; the text is what getopt(3) prints after the program's name."""
 
 
 class Options:
