@@ -1,0 +1,30 @@
+"""A backend that answers what the test says, at once or later."""
+
+from collections.abc import Awaitable
+
+from pysaslauthd.model import Accepted, AuthRequest, AuthResult
+
+YES = Accepted("joe", "static")
+
+
+class Static:
+    """Answers with *answer*: a value, an awaitable, or an exception that is raised."""
+
+    name = "static"
+    keeps_realm = False
+
+    def __init__(self, answer: AuthResult | Awaitable[AuthResult] | Exception = YES) -> None:
+        self.answer = answer
+        self.asked: list[AuthRequest] = []
+
+    def verify(self, request: AuthRequest, /) -> AuthResult | Awaitable[AuthResult]:
+        self.asked.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def open(self) -> None:
+        """Nothing to get ready."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

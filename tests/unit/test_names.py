@@ -1,0 +1,54 @@
+from pysaslauthd.engine.names import Names
+from pysaslauthd.model import AuthRequest, Origin, Secret
+
+
+def request(user: str, realm: str) -> AuthRequest:
+    return AuthRequest(user, Secret(b"pw"), realm, Origin("smtp"), 0.0)
+
+
+def test_a_backend_without_realms_gets_the_joined_name_under_r() -> None:
+    asked = Names(combine=True, default_realm="host").for_backend(
+        request("ann", "example.org"), keeps_realm=False
+    )
+
+    assert (asked.user, asked.realm) == ("ann@example.org", "")
+
+
+def test_a_backend_without_realms_gets_the_pair_otherwise() -> None:
+    asked = Names(combine=False, default_realm="host").for_backend(
+        request("ann", "example.org"), keeps_realm=False
+    )
+
+    assert (asked.user, asked.realm) == ("ann", "example.org")
+
+
+def test_an_empty_realm_is_never_joined() -> None:
+    asked = Names(combine=True, default_realm="host").for_backend(
+        request("ann", ""), keeps_realm=False
+    )
+
+    assert (asked.user, asked.realm) == ("ann", "")
+
+
+def test_a_backend_with_realms_keeps_the_pair_under_r() -> None:
+    asked = Names(combine=True, default_realm="host").for_backend(
+        request("ann", "example.org"), keeps_realm=True
+    )
+
+    assert (asked.user, asked.realm) == ("ann", "example.org")
+
+
+def test_an_empty_realm_becomes_the_default_where_realms_are_kept() -> None:
+    asked = Names(combine=False, default_realm="mail.example.org").for_backend(
+        request("ann", ""), keeps_realm=True
+    )
+
+    assert (asked.user, asked.realm) == ("ann", "mail.example.org")
+
+
+def test_a_name_with_an_at_sign_is_not_split() -> None:
+    asked = Names(combine=False, default_realm="host").for_backend(
+        request("ann@example.org", ""), keeps_realm=True
+    )
+
+    assert (asked.user, asked.realm) == ("ann@example.org", "host")
