@@ -1,0 +1,101 @@
+"""Makes the listening unix sockets: at no moment open to more people than they should be."""
+
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+
+from pysaslauthd.errors import StartupError
+
+LONGEST_PATH = 107  # bytes; sun_path has 108, one for the NUL
+BACKLOG = 4096  # as many as net.core.somaxconn allows
+
+
+def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
+    """Return a non-blocking socket that listens at *path*; StartupError says why there is none.
+
+    Without *mode* it is 0777 where *path*'s directory keeps others out, as with
+    the C daemon, else 0660; without *group* it has the directory's.
+    """
+    _check_length(path)
+    directory = _directory_of(path)
+    _remove_stale(path)
+    if mode is None:
+        mode = 0o660 if directory.st_mode & stat.S_IXOTH else 0o777
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.settimeout(0)
+    old_umask = os.umask(0o177)  # nobody else connects before owner and mode are right
+    try:
+        listener.bind(path)
+        _give_to_group(path, directory.st_gid if group is None else _group(group))
+        Path(path).chmod(mode)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartupError(f"could not bind to socket: {path}", f"bind: {error.strerror}") from None
+    finally:
+        os.umask(old_umask)
+    return listener
+
+
+def _check_length(path: str) -> None:
+    length = len(os.fsencode(path))
+    if length > LONGEST_PATH:
+        raise StartupError(
+            f"could not bind to socket: {path}",
+            f"its name has {length} bytes, and a unix socket's may have {LONGEST_PATH}:"
+            " choose a shorter directory",
+        )
+
+
+def _directory_of(path: str) -> os.stat_result:
+    directory = Path(path).parent
+    try:
+        return directory.stat()
+    except OSError as error:
+        raise StartupError(
+            f"could not bind to socket: {path}", f"{directory}: {error.strerror}"
+        ) from None
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartupError(f"there is no group {name!r}: see --socket-group") from None
+
+
+def _give_to_group(path: str, gid: int) -> None:
+    if Path(path).lstat().st_gid != gid:
+        os.chown(path, -1, gid)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens to; refuse to remove anything else."""
+    try:
+        found = Path(path).lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise StartupError(
+            f"could not bind to socket: {path}", "it exists and is no socket: remove it yourself"
+        )
+    if _is_served(path):
+        raise StartupError(
+            f"could not bind to socket: {path}",
+            "another process listens there: stop it, or choose another path",
+        )
+    Path(path).unlink()
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # somebody listens, and is busy
+            return True
+        except OSError:
+            return False
+    return True

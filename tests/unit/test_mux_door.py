@@ -1,0 +1,476 @@
+"""The mux door on a real socket in this process; the clients are threads or raw sockets."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Unavailable
+from pysaslauthd.server.mux import MuxDoor
+from pysaslauthd.server.waiting import Bounds
+from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_request
+from tests.helpers.static import YES
+
+REQUEST = encode_request(b"joe", b"pw", b"imap", b"r")
+OK = b"\0\2OK"
+DEADLINE = 5.0
+
+Check = Callable[[AuthRequest], AuthResult | Awaitable[AuthResult]]
+
+
+class Client:
+    """A client on the loop: says what it is told, and waits no longer than DEADLINE."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(0)
+        self.socket.connect(path)
+
+    def say(self, data: bytes) -> None:
+        self.socket.send(data)
+
+    async def hears(self) -> bytes:
+        """Return what comes next, b"" at the end."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(DEADLINE):
+            return await loop.sock_recv(self.socket, 2048)
+
+    async def hears_all(self) -> bytes:
+        """Return all that comes until the server closes its side."""
+        heard = b""
+        while data := await self.hears():
+            heard += data
+        return heard
+
+
+class House:
+    """A door that listens, what it has been asked, and clients of it."""
+
+    def __init__(self, path: Path, check: Check, bounds: Bounds) -> None:
+        self.path = str(path)
+        self.asked: list[AuthRequest] = []
+        self.clients: list[Client] = []
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.settimeout(0)
+        self.listener.bind(self.path)
+        self.listener.listen(1024)
+        self._check = check
+        self.door = MuxDoor(
+            asyncio.get_running_loop(),
+            self.check,
+            limits=Limits(),
+            bounds=bounds,
+            on_outage=OUTAGE_REPLY,
+        )
+        self.door.listen(self.listener)
+
+    def check(self, request: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
+        self.asked.append(request)
+        return self._check(request)
+
+    def client(self, path: str | None = None) -> Client:
+        self.clients.append(Client(path or self.path))
+        return self.clients[-1]
+
+    async def answers(self, data: bytes = REQUEST) -> bytes:
+        client = self.client()
+        client.say(data)
+        return await client.hears_all()
+
+
+OpenHouse = Callable[..., House]
+
+
+@pytest.fixture
+async def open_house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
+    houses: list[House] = []
+
+    def build(
+        check: Check = lambda _: YES, *, idle_after: float = DEADLINE * 2, most: int = 1000
+    ) -> House:
+        houses.append(House(tmp_path / f"s{len(houses)}", check, Bounds(idle_after, most)))
+        return houses[-1]
+
+    yield build
+    for house in houses:
+        await house.door.stop(0.0)
+        house.listener.close()
+        for client in house.clients:
+            client.socket.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (only counted)
+
+
+async def test_a_request_is_answered_and_the_connection_closed(open_house: OpenHouse) -> None:
+    assert await open_house().answers() == OK
+
+
+async def test_a_request_carries_its_fields_to_the_engine(open_house: OpenHouse) -> None:
+    house = open_house()
+
+    await house.answers(encode_request(b"joe", b"pw", b"smtp", b"r", b"192.0.2.7;9"))
+
+    (request,) = house.asked
+    assert (request.user, request.password.reveal(), request.realm) == ("joe", b"pw", "r")
+    assert request.origin == ("smtp", "192.0.2.7;9")
+
+
+async def test_an_answer_that_takes_time_is_awaited(open_house: OpenHouse) -> None:
+    async def later() -> AuthResult:
+        await asyncio.sleep(0)
+        return YES
+
+    assert await open_house(lambda _: later()).answers() == OK
+
+
+async def test_a_slow_answer_delays_nobody_else(open_house: OpenHouse) -> None:
+    released: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+    house = open_house(lambda request: released if request.user == "slow" else YES)
+    slow = house.client()
+    slow.say(encode_request(b"slow", b"pw", b"", b""))
+
+    quick = await house.answers()
+    released.set_result(YES)
+
+    assert quick == OK
+    assert await slow.hears_all() == OK
+
+
+async def test_an_outage_is_a_count_of_zero(open_house: OpenHouse) -> None:
+    assert await open_house(lambda _: Unavailable("down", "ldap")).answers() == b"\0\0"
+
+
+async def test_a_request_in_four_segments_is_answered(open_house: OpenHouse) -> None:
+    client = open_house().client()
+
+    for segment in (b"\0\3joe", b"\0\2pw", b"\0\4imap", b"\0\0"):
+        client.say(segment)
+        await asyncio.sleep(0.001)
+
+    assert await client.hears_all() == OK
+
+
+async def test_a_request_that_dribbles_is_answered_once(open_house: OpenHouse) -> None:
+    house = open_house()
+    client = house.client()
+
+    for byte in REQUEST:
+        client.say(bytes([byte]))
+        await asyncio.sleep(0.0005)
+
+    assert await client.hears_all() == OK
+    assert len(house.asked) == 1
+
+
+async def test_a_fifth_field_after_the_answer_is_harmless(open_house: OpenHouse) -> None:
+    client = open_house().client()
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.001)
+    client.say(REQUEST[5:])
+
+    assert await client.hears() == OK
+    client.say(b"\0\x09192.0.2.7")
+    assert await client.hears() == b""
+
+
+async def test_a_begun_fifth_field_is_awaited_for_a_moment(open_house: OpenHouse) -> None:
+    house = open_house()
+    client = house.client()
+    client.say(REQUEST + b"\0\x09192")
+
+    await asyncio.sleep(0.01)
+    client.say(b".0.2.7")
+
+    assert await client.hears_all() == OK
+    assert house.asked[0].origin.remote == "192.0.2.7"
+
+
+@pytest.mark.parametrize("begun", [b"\0", b"\0\x09192"], ids=["half-a-count", "half-an-address"])
+async def test_a_fifth_field_that_never_ends_costs_only_the_address(
+    open_house: OpenHouse, begun: bytes
+) -> None:
+    house = open_house()
+    client = house.client()
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.001)
+    client.say(REQUEST[5:] + begun)
+
+    assert await client.hears_all() == OK
+    assert house.asked[0].origin.remote == ""
+
+
+async def test_a_client_that_closes_its_side_after_the_request_is_served(
+    open_house: OpenHouse,
+) -> None:
+    client = open_house().client()
+    client.say(REQUEST)
+    client.socket.shutdown(socket.SHUT_WR)
+
+    assert await client.hears_all() == OK
+
+
+async def test_a_client_that_ends_in_the_middle_gets_no_reply(open_house: OpenHouse) -> None:
+    client = open_house().client()
+    client.say(REQUEST[:7])
+    await asyncio.sleep(0.001)
+    client.socket.shutdown(socket.SHUT_WR)
+
+    assert await client.hears_all() == b""
+
+
+async def test_a_client_that_says_nothing_and_ends_gets_no_reply(open_house: OpenHouse) -> None:
+    client = open_house().client()
+    client.socket.shutdown(socket.SHUT_WR)
+
+    assert await client.hears_all() == b""
+
+
+async def test_a_client_that_has_gone_disturbs_nobody(open_house: OpenHouse) -> None:
+    house = open_house()
+    for _ in range(10):
+        gone = house.client()
+        gone.say(REQUEST)
+        gone.socket.close()
+
+    assert await house.answers() == OK
+
+
+async def test_a_long_password_in_many_pieces_is_taken(open_house: OpenHouse) -> None:
+    house = open_house()
+
+    reply = await house.answers(encode_request(b"joe", b"x" * 8192, b"imap", b"r"))
+
+    assert reply == OK
+    assert house.asked[0].password.reveal() == b"x" * 8192
+
+
+async def test_a_password_over_its_limit_gets_its_reply_whole(open_house: OpenHouse) -> None:
+    client = open_house().client()
+    client.say(b"\0\3joe\xff\xff" + b"x" * 60000)
+
+    assert await client.hears() == b"\0\3NO "
+
+
+async def test_an_empty_password_is_answered_as_by_the_c_daemon(open_house: OpenHouse) -> None:
+    house = open_house()
+
+    reply = await house.answers(encode_request(b"joe", b"", b"imap", b""))
+
+    assert reply == b"\0\x19NO NULL password received"
+    assert house.asked == []
+
+
+async def test_a_fault_in_the_engine_closes_one_connection(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check(request: AuthRequest) -> AuthResult:
+        if request.user == "bad":
+            raise RuntimeError("a bug")
+        return YES
+
+    house = open_house(check)
+
+    assert await house.answers(encode_request(b"bad", b"p", b"", b"")) == b""
+    assert await house.answers() == OK
+
+
+async def test_a_silent_client_is_closed(open_house: OpenHouse) -> None:
+    client = open_house(idle_after=0.05).client()
+
+    assert await client.hears_all() == b""
+
+
+async def test_a_half_sent_request_is_closed(open_house: OpenHouse) -> None:
+    client = open_house(idle_after=0.05).client()
+    client.say(REQUEST[:4])
+
+    assert await client.hears_all() == b""
+
+
+async def test_a_dribbling_client_does_not_live_for_ever(open_house: OpenHouse) -> None:
+    client = open_house(idle_after=0.05).client()
+
+    async def dribble() -> None:
+        for byte in encode_request(b"j" * 1000, b"p", b"", b""):
+            client.say(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(OSError, match="Broken pipe|Connection reset"):
+        await dribble()
+
+
+async def test_a_client_that_never_reads_holds_nothing(open_house: OpenHouse) -> None:
+    house = open_house()
+    before = descriptors()
+
+    for _ in range(50):
+        house.client().say(REQUEST)
+    await house.answers()
+
+    assert descriptors() - before == len(house.clients)
+
+
+async def test_the_longest_silent_client_makes_place(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = open_house(most=2)
+    clients = []
+    for _ in range(3):
+        clients.append(house.client())
+        await asyncio.sleep(0.005)
+
+    assert await clients[0].hears_all() == b""
+    clients[1].say(REQUEST)
+    assert await clients[1].hears_all() == OK
+
+
+async def test_a_flood_of_silent_clients_is_one_log_line(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture, seen_logs: None
+) -> None:
+    house = open_house(most=2)
+
+    for _ in range(20):
+        house.client()
+    await asyncio.sleep(0.01)
+    assert await house.answers() == OK
+
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith("too many open connections (at most 2)")
+
+
+async def test_silent_clients_do_not_delay_a_good_one(open_house: OpenHouse) -> None:
+    house = open_house()
+    for _ in range(400):
+        house.client()
+
+    replies = [await house.answers() for _ in range(20)]
+
+    assert set(replies) == {OK}
+
+
+class Failing(socket.socket):
+    """A listener whose next accepts fail with *number*."""
+
+    number = errno.EMFILE
+    failures = 0
+
+    def _accept(self) -> tuple[int, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(self.number, os.strerror(self.number))
+        accepted: tuple[int, object] = super()._accept()  # type: ignore[misc]
+        return accepted
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED], ids=errno.errorcode.get)
+async def test_a_failing_accept_costs_nobody_an_answer(
+    open_house: OpenHouse, tmp_path: Path, number: int
+) -> None:
+    house = open_house()
+    with Failing(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.number, listener.failures = number, 2
+        listener.settimeout(0)
+        listener.bind(str(tmp_path / "f"))
+        listener.listen()
+        house.door.listen(listener)
+        client = house.client(str(tmp_path / "f"))
+        client.say(REQUEST)
+
+        assert await client.hears_all() == OK
+        house.door.unlisten()
+
+
+async def test_out_of_descriptors_the_longest_silent_client_is_closed(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    house = open_house()
+    silent = house.client()
+    await asyncio.sleep(0.005)
+    with Failing(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.failures = 1
+        listener.settimeout(0)
+        listener.bind(str(tmp_path / "f"))
+        listener.listen()
+        house.door.listen(listener)
+        client = house.client(str(tmp_path / "f"))
+        client.say(REQUEST)
+
+        assert await client.hears_all() == OK
+        assert await silent.hears_all() == b""
+        house.door.unlisten()
+
+
+async def test_two_sockets_have_one_door(open_house: OpenHouse, tmp_path: Path) -> None:
+    house = open_house()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as second:
+        second.settimeout(0)
+        second.bind(str(tmp_path / "second"))
+        second.listen()
+        house.door.listen(second)
+        client = house.client(str(tmp_path / "second"))
+        client.say(REQUEST)
+
+        assert await client.hears_all() == OK
+        assert await house.answers() == OK
+        house.door.unlisten()
+
+
+async def test_stopping_answers_who_has_connected_and_asked(open_house: OpenHouse) -> None:
+    house = open_house()
+    clients = [house.client() for _ in range(100)]
+    for client in clients:
+        client.say(REQUEST)
+
+    await house.door.stop(0.0)
+
+    assert {await client.hears_all() for client in clients} == {OK}
+
+
+async def test_stopping_waits_for_answers_under_way(open_house: OpenHouse) -> None:
+    released: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+    house = open_house(lambda _: released)
+    client = house.client()
+    client.say(REQUEST)
+    await asyncio.sleep(0.005)
+
+    stopping = asyncio.create_task(house.door.stop(0.0))
+    await asyncio.sleep(0)
+    released.set_result(Accepted("joe", "static"))
+    await stopping
+
+    assert await client.hears_all() == OK
+
+
+async def test_stopping_gives_those_who_have_begun_a_moment(open_house: OpenHouse) -> None:
+    house = open_house()
+    client = house.client()
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.005)
+
+    stopping = asyncio.create_task(house.door.stop(0.2))
+    await asyncio.sleep(0.005)
+    client.say(REQUEST[5:])
+    await stopping
+
+    assert await client.hears_all() == OK
+
+
+async def test_a_cancelled_answer_closes_its_connection(open_house: OpenHouse) -> None:
+    never: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+    house = open_house(lambda _: never)
+    client = house.client()
+    client.say(REQUEST)
+    await asyncio.sleep(0.005)
+
+    never.cancel()
+
+    with contextlib.suppress(ConnectionResetError):
+        assert await client.hears_all() == b""
