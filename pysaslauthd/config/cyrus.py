@@ -1,0 +1,101 @@
+"""The command line of saslauthd 2.1.28 (and `-f` of its sources since), as settings.
+
+Values are read as the C daemon reads them and refused with its words;
+protocols/saslauthd-cli.md sections 1 and 2.
+"""
+
+import re
+
+from pysaslauthd.errors import StartupError
+
+SHORT = "a:cdfhO:lm:n:rs:t:vV"
+LONG = {
+    "config": True,
+    "help": False,
+    "local-domain": True,
+    "mux": True,
+    "on-outage": True,
+    "socket-group": True,
+    "socket-mode": True,
+    "version": False,
+}
+
+SWITCHES = {
+    "-c": {},  # every backend of this release answers from memory: nothing to cache
+    "-d": {"foreground": True, "verbose": True},
+    "-f": {"foreground": True},
+    "-l": {},  # there is no accept lock
+    "-r": {"combine_realm": True},
+    "-V": {"verbose": True},
+}
+TEXTS = {
+    "-a": "mechanism",
+    "-O": "mechanism_option",
+    "--local-domain": "local_domain",
+    "--on-outage": "on_outage",
+    "--socket-group": "socket_group",
+}
+
+
+class RepeatedMechanism(Exception):
+    """`-a` was given twice; the C daemon prints its usage then."""
+
+
+class Flags:
+    """The settings that the flags seen so far make."""
+
+    def __init__(self) -> None:
+        self.config: str | None = None
+        self.values: dict[str, object] = {}
+        self._mux: list[str] = []
+
+    def apply(self, flag: str, value: str) -> None:
+        """Take one option; StartupError, in the C daemon's words, where *value* is refused."""
+        if flag in SWITCHES:
+            self.values |= SWITCHES[flag]
+        elif flag in TEXTS:
+            if flag == "-a" and "mechanism" in self.values:
+                raise RepeatedMechanism
+            self.values[TEXTS[flag]] = value
+        else:
+            self._checked(flag, value)
+
+    def _checked(self, flag: str, value: str) -> None:
+        match flag:
+            case "-n":
+                problem = "invalid number of worker processes defined"
+                self.values["processes"] = _at_least(0, value, problem)
+            case "-s":
+                _at_least(1, value, "cache size must be positive and non zero")
+            case "-t":
+                _at_least(1, value, "cache timeout must be positive")
+            case "--socket-mode":
+                self.values["socket_mode"] = _octal(value)
+            case "--config":
+                self.config = value
+            case _:
+                self._path(flag, value)
+
+    def _path(self, flag: str, value: str) -> None:
+        if not value.startswith("/"):
+            raise StartupError(f"{flag} requires an absolute pathname")
+        if flag == "-m":
+            self.values["run_directory"] = value
+        else:
+            self._mux.append(value)
+            self.values["mux"] = tuple(self._mux)
+
+
+def _at_least(least: int, text: str, problem: str) -> int:
+    """Return *text* as atoi(3) reads it: leading digits, else 0."""
+    found = re.match(r"\s*([+-]?[0-9]+)", text)
+    number = int(found[1]) if found else 0
+    if number < least:
+        raise StartupError(problem)
+    return number
+
+
+def _octal(text: str) -> int:
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise StartupError(f"--socket-mode takes three octal digits such as 660, not {text!r}")
+    return int(text, 8)

@@ -1,0 +1,31 @@
+"""Reads the configuration file and lays the command line's settings over it."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from pysaslauthd.config.settings import Settings
+from pysaslauthd.errors import StartupError
+
+
+def load_settings(file: str | None, flags: Mapping[str, object]) -> Settings:
+    """Return the settings of *file*, where given, with *flags* over them.
+
+    StartupError names the file, the setting and what is wrong with it.
+    """
+    values = _read(file) if file else {}
+    try:
+        return msgspec.convert({**values, **flags}, Settings)
+    except msgspec.ValidationError as error:
+        raise StartupError(f"{file or 'command line'}: {error}") from None
+
+
+def _read(file: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StartupError(f"could not read the configuration: {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupError(f"the configuration is not TOML: {file}: {error}") from None
