@@ -1,1 +1,45 @@
-"""Fixtures that every kind of test may use."""
+"""Fixtures that every kind of test may use, and the rule for foreign programs."""
+
+import logging
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+
+from tests.helpers.processes import find_program
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-interop",
+        action="store_true",
+        help="fail, rather than skip, the tests whose foreign programs are missing",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `interop` where a program is missing, before its fixtures start any."""
+    needed = [name for marker in item.iter_markers("interop") for name in marker.args]
+    missing = sorted({name for name in needed if find_program(name) is None})
+    if missing:
+        leave_out(item.config, f"needs {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def lacking(pytestconfig: pytest.Config) -> Callable[[str], NoReturn]:
+    """Return what a fixture calls, with a reason, when this machine cannot run the test."""
+    return lambda reason: leave_out(pytestconfig, reason)
+
+
+def leave_out(config: pytest.Config, reason: str) -> NoReturn:
+    """Skip the test, or fail it where every interop test must run."""
+    if config.getoption("--require-interop"):
+        pytest.fail(f"{reason} (--require-interop)", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def seen_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let caplog see the package's log, which `logs.set_up` keeps from the root logger."""
+    monkeypatch.setattr(logging.getLogger("pysaslauthd"), "propagate", True)

@@ -20,6 +20,7 @@ def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
     """
     _check_length(path)
     directory = _directory_of(path)
+    gid = directory.st_gid if group is None else _group(group)
     _remove_stale(path)
     if mode is None:
         mode = 0o660 if directory.st_mode & stat.S_IXOTH else 0o777
@@ -28,7 +29,7 @@ def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
     old_umask = os.umask(0o177)  # nobody else connects before owner and mode are right
     try:
         listener.bind(path)
-        _give_to_group(path, directory.st_gid if group is None else _group(group))
+        _give_to_group(path, gid)
         Path(path).chmod(mode)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -302,7 +302,7 @@ async def test_a_dribbling_client_does_not_live_for_ever(open_house: OpenHouse) 
             client.say(bytes([byte]))
             await asyncio.sleep(0.01)
 
-    with pytest.raises(OSError, match="Broken pipe|Connection reset"):
+    with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
         await dribble()
 
 

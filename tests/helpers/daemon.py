@@ -1,0 +1,101 @@
+"""Our daemon as a process of its own, laid out as on Debian."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.helpers.processes import DEADLINE, Server, accepts
+
+ROOT = Path(__file__).parents[2]
+GROUP = "sasl"
+
+
+def run_directory(path: Path) -> Path:
+    """Make the directory of a mux socket: for root and group sasl only."""
+    path.mkdir(parents=True)
+    shutil.chown(path, "root", GROUP)
+    path.chmod(0o710)
+    return path
+
+
+def run_module(name: str, *arguments: str | Path, piped: bytes = b"") -> None:
+    """Run one of our commands to its end; CalledProcessError where it fails."""
+    subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        input=piped,
+        check=True,
+        timeout=DEADLINE,
+        env=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which Python finds this tree, installed or not."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+class Daemon:
+    """pysaslauthd in the foreground with a database and a run directory below *directory*."""
+
+    def __init__(self, directory: Path, more_sockets: Sequence[Path] = ()) -> None:
+        self.database = directory / "sasldb2"
+        self.run_directory = run_directory(directory / "run")
+        self.mux = self.run_directory / "mux"
+        self._log = directory / "log"
+        self._more_sockets = more_sockets
+        self._server: Server | None = None
+
+    def start(self) -> None:
+        """Start it; return when it accepts connections."""
+        argv = [
+            *(sys.executable, "-m", "pysaslauthd", "-a", "sasldb", "-O", str(self.database)),
+            *("-m", str(self.run_directory), "-f", "-V"),
+            *(f"--mux={path}" for path in self._more_sockets),
+        ]
+        self._server = Server(argv, self._log, environment())
+        self._server.wait_until(
+            lambda: all(accepts(path) for path in (self.mux, *self._more_sockets))
+        )
+
+    def stop(self) -> int:
+        """End it, if it runs; return its exit code."""
+        server, self._server = self._server, None
+        return 0 if server is None else server.stop()
+
+    def log(self) -> str:
+        """Return what it has logged so far."""
+        return self._log.read_text(errors="backslashreplace")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it for the length of a block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def without_database(self) -> Iterator[None]:
+        """Move the database away for the length of a block."""
+        elsewhere = self.database.with_name("elsewhere")
+        self.database.rename(elsewhere)
+        try:
+            yield
+        finally:
+            elsewhere.rename(self.database)
+
+
+@contextmanager
+def daemon(directory: Path, more_sockets: Sequence[Path] = ()) -> Iterator[Daemon]:
+    """Run our daemon while the block runs; the database is the caller's to make."""
+    subject = Daemon(directory, more_sockets)
+    subject.start()
+    try:
+        yield subject
+    finally:
+        subject.stop()
