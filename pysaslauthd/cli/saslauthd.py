@@ -1,0 +1,100 @@
+"""pysaslauthd: the daemon's command line, read as the C daemon reads its own."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from pysaslauthd import __version__, logs, plugins
+from pysaslauthd.cli.common import Options, UsageError
+from pysaslauthd.config.cyrus import LONG, SHORT, Flags, RepeatedMechanism
+from pysaslauthd.daemon import Daemon
+from pysaslauthd.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+USAGE = """\
+usage: pysaslauthd [options]
+
+option information:
+  -a <authmech>  Selects the authentication mechanism to use.
+  -c             Enable credential caching (sasldb needs none: it answers from memory).
+  -d             Debugging (combines -f and -V)
+  -f             Run in foreground, don't detach from tty
+  -r             Combine the realm with the login before passing to authentication mechanism
+                 Ex. login: "foo" realm: "bar" will get passed as login: "foo@bar"
+                 sasldb keeps the two apart.
+  -O <option>    Optional argument to pass to the authentication
+                 mechanism; for sasldb the path of the database.
+  -l             Disable accept() locking (there is none: accepted and ignored).
+  -m <path>      Alternate path for the saslauthd working directory,
+                 must be absolute.
+  -n <procs>     Number of worker processes to create (sasldb needs none).
+  -s <kilobytes> Size of the credential cache (in kilobytes)
+  -t <seconds>   Timeout for items in the credential cache (in seconds)
+  -v             Display version information and available mechs
+  -V             Enable verbose logging
+  -h             Display this message.
+
+  --config FILE          Settings in TOML; the command line wins over it.
+  --mux PATH             Another socket, such as one in Postfix's chroot; repeatable.
+  --socket-mode MODE     Octal mode of the sockets (default: 777 where the directory
+                         keeps others out, else 660).
+  --socket-group GROUP   Group of the sockets (default: the directory's).
+  --on-outage WHAT       What a client hears when the answer could not be found out:
+                         tempfail (default; Postfix says 454) or no (as the C daemon).
+  --local-domain DOMAIN  Realm of users who name none (default: the host's name).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit code (protocols/saslauthd-cli.md section 2)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    terminal = logs.set_up(verbose=False)
+    try:
+        flags = _parse(arguments)
+        if flags is None:
+            return 0
+        return Daemon(flags.config, flags.values, terminal).start()
+    except StartupError as error:
+        for line in error.lines:
+            log.error("%s", line)
+        return error.status
+
+
+def _parse(arguments: Sequence[str]) -> Flags | None:
+    """Return the flags, or None where the usage or the version was all that was asked for."""
+    flags = Flags()
+    options = Options(arguments, SHORT, LONG)
+    try:
+        for flag, value in options:
+            if flag in {"-h", "--help"}:
+                _show_usage()
+                return None
+            if flag in {"-v", "--version"}:
+                _show_version()
+                return None
+            flags.apply(flag, value)
+    except UsageError as error:
+        print(f"pysaslauthd: {error}", file=sys.stderr)
+        _show_usage()
+        return None
+    except RepeatedMechanism:
+        _show_usage()
+        return None
+    if "mechanism" not in flags.values and flags.config is None:
+        log.error("no authentication mechanism specified")
+        _show_usage()
+        return None
+    return flags
+
+
+def _show_usage() -> None:
+    print(USAGE, file=sys.stderr)
+    _show_version()
+
+
+def _show_version() -> None:
+    print(
+        f"pysaslauthd {__version__}\nauthentication mechanisms: {' '.join(plugins.MECHANISMS)}\n",
+        file=sys.stderr,
+    )

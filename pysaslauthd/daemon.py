@@ -1,0 +1,192 @@
+"""How the daemon comes up and goes down: directory, locks, sockets, detaching; then the supervisor.
+
+The order is the C daemon's (protocols/saslauthd-cli.md section 3), except that
+the parent of a detached daemon returns only when the sockets are served.
+"""
+
+import contextlib
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import NoReturn
+
+from pysaslauthd import logs, rundir, systemd
+from pysaslauthd.config.load import load_settings
+from pysaslauthd.config.settings import Settings
+from pysaslauthd.errors import StartupError
+from pysaslauthd.plugins import find_mechanism
+from pysaslauthd.server.listener import listen
+from pysaslauthd.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+SOCKET = "mux"
+CRASHED = 1
+
+
+class Daemon:
+    """One instance: its configuration file, the command line's values, its log to the terminal."""
+
+    def __init__(
+        self, config: str | None, flags: Mapping[str, object], terminal: logging.Handler
+    ) -> None:
+        self._config = config
+        self._flags = flags
+        self._terminal = terminal
+        self._settings = self._read_settings()
+        self._listeners: list[socket.socket] = []
+        self._bound: list[tuple[Path, int]] = []
+
+    def _read_settings(self) -> Settings:
+        settings = load_settings(self._config, self._flags)
+        find_mechanism(settings)
+        return settings
+
+    def start(self) -> int:
+        """Serve in the foreground until stopped, or detach; return the exit code.
+
+        StartupError where it cannot start.
+        """
+        settings = self._settings
+        logging.getLogger("pysaslauthd").setLevel(
+            logging.DEBUG if settings.verbose else logging.INFO
+        )
+        rundir.prepare(settings.run_directory)
+        self._show()
+        os.umask(0o077)
+        _limit_resources()
+        lock = rundir.lock_startup(settings.run_directory)
+        if not settings.foreground:
+            return self._detach(lock)
+        try:
+            rundir.lock_pid_file(settings.run_directory).release()
+            self._serve(_nothing, _nothing)
+        finally:
+            lock.release()
+            log.debug("pid file lock removed: %s", lock.path)
+        log.info("master exited: %d", os.getpid())
+        return 0
+
+    def _show(self) -> None:
+        settings = self._settings
+        log.debug("num_procs  : %d", settings.processes)
+        log.debug("mech_option: %s", settings.mechanism_option or "NULL")
+        log.debug("run_path   : %s", settings.run_directory)
+        log.debug("auth_mech  : %s", settings.mechanism)
+
+    def _detach(self, startup_lock: rundir.Lock) -> int:
+        """Fork; return the child's word on whether it serves."""
+        status_end, child_end = os.pipe()
+        if os.fork() == 0:
+            os.close(status_end)
+            startup_lock.forget()
+            with open(child_end, "wb", buffering=0) as parent:  # noqa: PTH123 (a descriptor)
+                self._become_daemon(parent)
+        os.close(child_end)
+        status = int.from_bytes(os.read(status_end, 1) or bytes([CRASHED]), "big")
+        if status:
+            log.error("Cannot start saslauthd")
+        startup_lock.release()
+        return status
+
+    def _become_daemon(self, parent: FileIO) -> NoReturn:
+        """Run detached in this child process; *parent* hears whether it serves."""
+
+        def let_go() -> None:
+            parent.close()
+            self._let_go_of_terminal()
+
+        def on_ready() -> None:
+            parent.write(bytes([0]))
+            let_go()
+
+        status = CRASHED
+        try:
+            os.setsid()
+            self._serve_with_pid_file(let_go, on_ready)
+            status = 0
+        except StartupError as error:
+            status = error.status
+            for line in error.lines:
+                log.error("%s", line)
+        except Exception:
+            log.exception("the supervisor failed")
+        finally:
+            if not parent.closed:
+                parent.write(bytes([status]))
+            os._exit(status)
+
+    def _serve_with_pid_file(
+        self, front_on_ready: Callable[[], None], on_ready: Callable[[], None]
+    ) -> None:
+        pid_file = rundir.lock_pid_file(self._settings.run_directory)
+        pid_file.write(f"{os.getpid()}\n")
+        try:
+            self._serve(front_on_ready, on_ready)
+        finally:
+            pid_file.release()
+            log.debug("pid file removed: %s", pid_file.path)
+        log.info("master exited: %d", os.getpid())
+
+    def _let_go_of_terminal(self) -> None:
+        """Leave the terminal; until the daemon serves, errors are told there."""
+        logs.detach(self._terminal)
+        with Path(os.devnull).open("r+b", buffering=0) as null:
+            for descriptor in range(3):
+                os.dup2(null.fileno(), descriptor)
+
+    def _serve(self, front_on_ready: Callable[[], None], on_ready: Callable[[], None]) -> None:
+        """Bind the sockets and supervise until told to stop."""
+        log.info("master pid is: %d", os.getpid())
+
+        def run_front(settings: Settings, to_supervisor: socket.socket) -> None:
+            from pysaslauthd.app import serve  # what only the front needs
+
+            serve(settings, self._listeners, to_supervisor, front_on_ready)
+
+        try:
+            self._bind()
+            Supervisor(
+                self._settings,
+                self._read_settings,
+                run_front,
+                on_ready=on_ready,
+                on_stop=self._remove_sockets,
+            ).run()
+        finally:
+            self._remove_sockets()
+
+    def _bind(self) -> None:
+        """Listen on what systemd passed, or on the run directory's socket, and on `--mux`'s."""
+        settings = self._settings
+        passed = systemd.inherited_listeners().get(SOCKET, [])
+        self._listeners += passed
+        own = [] if passed else [str(Path(settings.run_directory, SOCKET))]
+        for path in (*own, *settings.mux):
+            self._listeners.append(listen(path, settings.socket_mode, settings.socket_group))
+            self._bound.append((Path(path), Path(path).lstat().st_ino))
+            log.info("listening on socket: %s", path)
+
+    def _remove_sockets(self) -> None:
+        """Remove the sockets that were bound here and are still ours."""
+        while self._bound:
+            path, inode = self._bound.pop()
+            with contextlib.suppress(OSError):
+                if path.lstat().st_ino == inode:
+                    path.unlink()
+                    log.debug("socket removed: %s", path)
+
+
+def _nothing() -> None:
+    """Do what has to be done in the foreground when the daemon serves."""
+
+
+def _limit_resources() -> None:
+    """Forbid core files, which would hold passwords; allow as many descriptors as there may be."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
