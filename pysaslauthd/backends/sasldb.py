@@ -1,0 +1,124 @@
+"""Answers from a sasldb file that is kept in memory and looked at for every batch of requests."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+
+from pysaslauthd.errors import StoreCorrupt, StoreError
+from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
+from pysaslauthd.stores import sasldb
+
+log = logging.getLogger(__name__)
+
+NAME = "sasldb"
+NO_SUCH_USER = Rejected(Reason.NO_SUCH_USER, NAME)
+WRONG_PASSWORD = Rejected(Reason.WRONG_PASSWORD, NAME)
+DECOY = b"compared with where there is no such user"
+HALF_WRITTEN_NS = 2_000_000_000  # for so long a broken file is taken for one being written
+
+
+class Sasldb:
+    """The backend `-a sasldb`: stored passwords are plain, and compared as bytes.
+
+    A change of the file shows with the first request after it. A file that is
+    gone or broken is an outage; one that breaks while it is being written is
+    answered from the last good copy for a moment.
+    """
+
+    name = NAME
+    keeps_realm = True
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._records: dict[bytes, bytes] = {}
+        self._stamp: sasldb.Stamp | None = None
+        self._problem: str | None = None
+        self._looked = float("-inf")
+        self._loading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Load the file before the first request; log, and go on, where that fails."""
+        await self._load()
+        if self._problem:
+            log.error("%s", self._problem)
+
+    async def close(self) -> None:
+        """Drop the records."""
+        self._records = {}
+
+    def verify(self, request: AuthRequest, /) -> AuthResult | Awaitable[AuthResult]:
+        """Return the verdict at once, unless the file has changed and must be read first."""
+        if request.received > self._looked and not self._is_current():
+            return self._answer_from_new(request)
+        return self._answer(request)
+
+    def _is_current(self) -> bool:
+        """Look at the file; say whether what is in memory is what it holds."""
+        looked = time.monotonic()
+        try:
+            found = sasldb.stamp(self._path)
+        except StoreError as error:
+            self._stamp = None
+            self._problem = str(error)
+        else:
+            if found != self._stamp or not found.settled(time.time_ns()):
+                return False
+        self._looked = looked
+        return True
+
+    def _answer(self, request: AuthRequest) -> AuthResult:
+        if self._problem is not None:
+            return Unavailable(self._problem, NAME)
+        stored = self._records.get(sasldb.key(request.user.encode(), request.realm.encode()))
+        if stored is None:
+            request.password.matches(DECOY)
+            return NO_SUCH_USER
+        if request.password.matches(stored):
+            return Accepted(request.user, NAME)
+        return WRONG_PASSWORD
+
+    async def _answer_from_new(self, request: AuthRequest) -> AuthResult:
+        # A load that was under way when the request came may have missed the change.
+        while request.received > self._looked:
+            await self._load()
+        return self._answer(request)
+
+    async def _load(self) -> None:
+        """Read the file in a thread; whoever needs it meanwhile waits for the same reading."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._read())
+            self._loading.add_done_callback(self._forget_loading)
+        await asyncio.shield(self._loading)
+
+    def _forget_loading(self, _: asyncio.Task[None]) -> None:
+        self._loading = None
+
+    async def _read(self) -> None:
+        looked = time.monotonic()
+        before = self._stamp_now()
+        try:
+            records, self._stamp = await asyncio.to_thread(sasldb.load_stamped, self._path)
+        except StoreError as error:
+            self._fail(error, before)
+        else:
+            if self._problem is not None:
+                log.warning("%s: readable again", self._path)
+            self._records = records
+            self._problem = None
+        self._looked = looked
+
+    def _stamp_now(self) -> sasldb.Stamp | None:
+        try:
+            return sasldb.stamp(self._path)
+        except StoreError:
+            return None
+
+    def _fail(self, error: StoreError, before: sasldb.Stamp | None) -> None:
+        """Remember the problem with the file's identity *before* the reading that found it."""
+        self._stamp = before
+        young = before is not None and time.time_ns() - before.mtime_ns < HALF_WRITTEN_NS
+        if young and self._records and isinstance(error, StoreCorrupt):
+            self._stamp = None  # look again with the next request
+        else:
+            self._problem = str(error)
