@@ -1,0 +1,146 @@
+"""The compiled clients: built here, run against a server, read back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench import database, processes
+from tests.bench.servers import NotMeasuredError, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCES = Path(__file__).parent
+PROGRAMS = ("muxload", "floor", "silent")
+COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+
+# Seconds: the longest wait of one request in muxload.c, twice, and some.
+STRAGGLERS = 25.0
+CROWD_LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many client threads for so long, asking for so many users in turn.
+
+    *requests* ends it earlier; without it there are as many as time allows.
+    """
+
+    threads: int
+    seconds: float
+    users: int
+    requests: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one server. Times of requests are in microseconds.
+
+    *others* is the share of the machine, in percent, that neither the server
+    nor the load used: with a busy neighbour the run says little.
+    """
+
+    right: int
+    not_right: int
+    rate: float
+    p99: float
+    cpu: float
+    others: float
+
+
+@dataclass
+class Crowd:
+    """Connections that never say a word; *held* is known when it has dispersed."""
+
+    size: int
+    held: int = field(default=0)
+
+
+def build(tools: Path) -> None:
+    """Compile the three programs into *tools*."""
+    for program in PROGRAMS:
+        command = [*COMPILE, "-o", str(tools / program), str(SOURCES / f"{program}.c")]
+        if subprocess.run(command, check=False).returncode:
+            raise NotMeasuredError(f"{program}.c does not compile")
+
+
+def apply(load: Load, server: Running, tools: Path) -> Sample:
+    """Put *load* on *server* and return what it bore, and at what cost."""
+    before = _times(server)
+    said = _run_muxload(load, server.socket, tools)
+    elapsed, everyone, spent, client = (b - a for a, b in zip(before, _times(server), strict=True))
+    right = int(said["right"])
+    return Sample(
+        right=right,
+        not_right=int(said["wrong"] + said["errors"]),
+        rate=said["right_per_second"],
+        # A quick failure is not a quick answer.
+        p99=said["p99_us"] if right else math.inf,
+        cpu=spent / right * 1e6 if right else math.inf,
+        others=max(0.0, everyone - spent - client) / elapsed / (os.cpu_count() or 1) * 100,
+    )
+
+
+def _times(server: Running) -> tuple[float, float, float, float]:
+    children = os.times()
+    return (
+        time.monotonic(),
+        processes.machine_cpu_seconds(),
+        processes.cpu_seconds(server.pid),
+        children.children_user + children.children_system,
+    )
+
+
+def _run_muxload(load: Load, socket: Path, tools: Path) -> dict[str, float]:
+    bounds = ["-t", str(load.threads), "-s", str(load.seconds), "-u", str(load.users)]
+    if load.requests is not None:
+        bounds += ["-n", str(load.requests)]
+    question = [database.LOGIN, database.PASSWORD, database.SERVICE, database.REALM]
+    done = subprocess.run(
+        [str(tools / "muxload"), *bounds, str(socket), *question],
+        capture_output=True,
+        timeout=load.seconds + STRAGGLERS,
+        check=False,
+    )
+    if done.returncode:
+        raise NotMeasuredError(f"muxload: {done.stderr.decode(errors='replace').strip()}")
+    said: dict[str, float] = json.loads(done.stdout)
+    return said
+
+
+@contextlib.contextmanager
+def silent_crowd(size: int, socket: Path, tools: Path) -> Iterator[Crowd]:
+    """Hold *size* silent connections open while the caller measures."""
+    crowd = Crowd(size)
+    process = subprocess.Popen(
+        [str(tools / "silent"), str(socket), str(size)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        _expect(process, "connected", size)
+        yield crowd
+        crowd.held = _last_count(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _expect(process: subprocess.Popen[bytes], word: str, number: int) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline().decode().split()
+    if line != [word, str(number)]:
+        raise NotMeasuredError(f"of {number} silent connections: {' '.join(line) or 'none'}")
+
+
+def _last_count(process: subprocess.Popen[bytes]) -> int:
+    said, _ = process.communicate(timeout=CROWD_LIMIT)
+    return int(said.split()[-1])

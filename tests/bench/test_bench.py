@@ -1,0 +1,199 @@
+"""What the benchmark says must be true: its clients, its verdicts, its tidiness."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.bench import database, load, processes
+from tests.bench.measure import median_ratio
+from tests.bench.report import Check, Goal, Row, Verdict
+from tests.bench.servers import FLOOR, NotMeasuredError, Place, Running, Server, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles C programs")
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mux-", dir="/tmp") as directory:
+        load.build(Path(directory))
+        yield Path(directory)
+
+
+@pytest.fixture
+def floor(tools: Path) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory(prefix="mux-", dir="/tmp") as directory:
+        place = Place(tools, Path(directory) / "none", Path(directory) / "run")
+        with running(FLOOR, place) as server:
+            yield server
+
+
+def muxload(tools: Path, door: Path, *options: str) -> dict[str, float]:
+    command = [str(tools / "muxload"), *options, str(door), "ann", "pw", "smtp", ""]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+    said: dict[str, float] = json.loads(done.stdout)
+    return said
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("expected", "right", "wrong"),
+    [
+        pytest.param("OK", 100, 0, id="as-expected"),
+        pytest.param("NO", 0, 100, id="not-as-expected"),
+    ],
+)
+def test_the_load_counts_only_right_answers(
+    tools: Path, floor: Running, expected: str, right: int, wrong: int
+) -> None:
+    said = muxload(tools, floor.socket, "-n", "100", "-t", "3", "-x", expected)
+
+    assert (said["right"], said["wrong"], said["errors"]) == (right, wrong, 0)
+
+
+@needs_gcc
+def test_the_load_gives_up_on_a_server_that_never_answers(tools: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mux"))
+        mute.listen(64)
+
+        said = muxload(tools, tmp_path / "mux", "-w", "0.01", "-t", "2")
+
+    assert (said["right"], said["errors"]) == (0, 20)
+
+
+@needs_gcc
+def test_silent_connections_are_held_until_the_block_ends(tools: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "mux"))
+        door.listen(64)
+
+        with load.silent_crowd(50, tmp_path / "mux", tools) as crowd:
+            pass
+
+    assert crowd.held == 50
+
+
+@needs_gcc
+def test_a_server_has_ended_when_its_block_has(tools: Path, tmp_path: Path) -> None:
+    with running(FLOOR, Place(tools, tmp_path, tmp_path / "run")) as server:
+        process = processes.look_at(server.pid)
+
+    assert process is not None
+    assert not processes.is_alive(process)
+
+
+def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    broken = Server("broken", "broken", lambda _: ["sh", "-c", "echo no such flag; exit 3"])
+
+    with (
+        pytest.raises(NotMeasuredError, match="broken ended with 3: no such flag"),
+        running(broken, Place(tmp_path, tmp_path, tmp_path / "run")),
+    ):
+        pass
+
+
+def test_the_tree_of_a_process_holds_its_grandchildren() -> None:
+    shell = ["sh", "-c", "(cat; :); :"]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as root:
+        assert root.stdin is not None
+        assert root.stdout is not None
+        root.stdin.write(b"are you there?\n")
+        root.stdout.read(1)
+
+        first, child, grandchild = processes.tree(root.pid)
+
+    assert (first.pid, child.parent, grandchild.parent) == (root.pid, root.pid, child.pid)
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    path = tmp_path / "sasldb2"
+    path.write_text("theirs")
+    return path
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    path = tmp_path / "other"
+    path.write_text("ours")
+    return path
+
+
+def test_the_systems_database_is_the_same_file_after_an_interrupted_run(
+    system: Path, other: Path
+) -> None:
+    before = system.stat().st_ino
+
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted_run(system, other)
+
+    assert (system.read_text(), system.stat().st_ino) == ("theirs", before)
+    assert sorted(path.name for path in system.parent.iterdir()) == ["other", "sasldb2"]
+
+
+def _interrupted_run(system: Path, other: Path) -> None:
+    with database.swapped_for(system, other):
+        assert system.read_text() == "ours"
+        raise KeyboardInterrupt
+
+
+def test_there_is_no_database_after_a_run_where_none_was(tmp_path: Path, other: Path) -> None:
+    with database.swapped_for(tmp_path / "sasldb2", other):
+        assert (tmp_path / "sasldb2").read_text() == "ours"
+
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_run_refuses_to_start_over_what_a_killed_one_left(system: Path, other: Path) -> None:
+    left = system.with_name(system.name + database.KEPT_AS)
+    left.write_text("the original")
+
+    with pytest.raises(NotMeasuredError, match="put the database back"):
+        database.swapped_for(system, other).__enter__()
+
+    assert (system.read_text(), left.read_text()) == ("theirs", "the original")
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "verdict"),
+    [
+        pytest.param(Goal(2.5, 2.0), 2.5, Verdict.OK, id="reached"),
+        pytest.param(Goal(2.5, 2.0), 2.49, Verdict.LOSES, id="missed"),
+        pytest.param(Goal(2.5, 2.0), 1.99, Verdict.NOT_DONE, id="missed-by-far"),
+        pytest.param(Goal(35, is_ceiling=True), 34.9, Verdict.OK, id="below-the-ceiling"),
+        pytest.param(Goal(35, is_ceiling=True), 35, Verdict.LOSES, id="at-the-ceiling"),
+    ],
+)
+def test_a_goal_judges_a_value(goal: Goal, value: float, verdict: Verdict) -> None:
+    assert goal.judge(value) is verdict
+
+
+def test_a_row_is_as_bad_as_its_worst_check() -> None:
+    checks = [Check("cyrus", 3.0, Goal(2.5)), Check("floor", 0.6, Goal(0.7, 0.65)), Check("x", 1)]
+
+    row = Row("rate", {"ours": [1.0]}, checks=checks)
+
+    assert (row.verdict, row.missed) == (Verdict.NOT_DONE, ["floor"])
+
+
+def test_a_row_without_ours_is_not_measured() -> None:
+    row = Row("rate", {"cyrus": [1.0]})
+
+    assert row.verdict is Verdict.NOT_MEASURED
+
+
+def test_a_neighbours_load_in_one_round_does_not_change_the_ratio() -> None:
+    ours, theirs = [100.0, 50.0, 100.0], [40.0, 20.0, 40.0]
+
+    assert median_ratio(ours, theirs) == 2.5
