@@ -1,12 +1,17 @@
 """Fixtures that every kind of test may use, and the rule for foreign programs."""
 
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 
-from tests.helpers.processes import find_program
+
+def pytest_configure() -> None:
+    """Look for daemons and their tools where a user's PATH does not."""
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `interop` where a program is missing, before its fixtures start any."""
     needed = [name for marker in item.iter_markers("interop") for name in marker.args]
-    missing = sorted({name for name in needed if find_program(name) is None})
+    missing = sorted({name for name in needed if shutil.which(name) is None})
     if missing:
         leave_out(item.config, f"needs {', '.join(missing)}")
 

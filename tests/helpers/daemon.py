@@ -22,11 +22,17 @@ def run_directory(path: Path) -> Path:
     return path
 
 
-def run_module(name: str, *arguments: str | Path, piped: bytes = b"") -> None:
-    """Run one of our commands to its end; CalledProcessError where it fails."""
+def command(name: str) -> list[str]:
+    """Return what starts `py<name>` of this tree as its installed script does."""
+    script = f"import sys; sys.argv[0] = 'py{name}'; from pysaslauthd.cli.{name} import main"
+    return [sys.executable, "-c", f"{script}; sys.exit(main())"]
+
+
+def put(database: Path, realm: str, user: str, password: bytes) -> None:
+    """Store a user with our own tool, pysaslpasswd."""
     subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        input=piped,
+        [*command("saslpasswd"), "-c", "-p", "-f", database, "-u", realm, user],
+        input=password,
         check=True,
         timeout=DEADLINE,
         env=environment(),

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from tests.helpers.processes import (
     DEADLINE,
     Server,
-    find_program,
     free_port,
     short_directory,
     wait_for,
@@ -106,21 +105,23 @@ def running_postfix(
     join_group("postfix", "sasl")
     postfix = Postfix(directory, free_port())
     configuration = directory / "etc"
-    places = {
+    own = {
+        "smtpd_banner": f"$myhostname ESMTP {directory.name}",
         "queue_directory": postfix.queue_directory,
         "data_directory": directory / "lib",
         "maillog_file": directory / "maillog",
         "maillog_file_prefixes": directory,
     }
     services = MASTER.format(port=postfix.port, chroot="y" if chroot else "n")
-    _write(configuration / "main.cf", _lines({**MAIN, **places, **(main or {})}, " = "))
+    _write(configuration / "main.cf", _lines({**MAIN, **own, **(main or {})}, " = "))
     _write(configuration / "master.cf", services)
     _write(configuration / "sasl" / "smtpd.conf", _lines(sasl, ": "))
     master = Path(_run("postconf", "-c", str(configuration), "-h", "daemon_directory")) / "master"
-    # What `postfix start` ends in, without its checks that take seconds; -d: in the foreground.
-    argv = [str(master), "-c", str(configuration), "-d"]
+    # What `postfix start` ends in. -d: in the foreground. -e: for so many seconds at most, because
+    # a process that changes its user, as this one does, loses the signal at our death.
+    argv = [str(master), "-c", str(configuration), "-d", "-e", "600"]
     with Server(argv, directory / "output") as server:
-        server.wait_until(lambda: HOST_NAME in greeting(postfix.port))
+        server.wait_until(lambda: directory.name in greeting(postfix.port))
         yield postfix
 
 
@@ -150,7 +151,7 @@ def _write(path: Path, text: str) -> None:
 
 def _run(program: str, *arguments: str, check: bool = True) -> str:
     done = subprocess.run(
-        [find_program(program) or program, *arguments],
+        [program, *arguments],
         capture_output=True,
         text=True,
         timeout=DEADLINE,

@@ -16,13 +16,6 @@ from typing import Self
 DEADLINE = 20.0
 POLL_EVERY = 0.01
 
-SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def find_program(name: str) -> str | None:
-    """Return the path of a program, which may be in an sbin directory."""
-    return shutil.which(name, path=SYSTEM_PATH)
-
 
 @contextmanager
 def short_directory(prefix: str) -> Iterator[Path]:
@@ -75,7 +68,7 @@ class Server:
         self, argv: Sequence[str], output: Path, env: Mapping[str, str] | None = None
     ) -> None:
         self._output = output
-        guard = ["setpriv", "--pdeathsig", "TERM"] if find_program("setpriv") else []
+        guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         with output.open("ab") as sink:
             self._process = subprocess.Popen(
                 [*guard, *argv],

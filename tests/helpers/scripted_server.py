@@ -4,16 +4,24 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 
-HANG_UP = None  # in a script: close without reading
-SILENCE = b""  # in a script: read, and say nothing until the client leaves
+
+class Odd(Enum):
+    """What a server may do instead of replying; to read and hang up is the reply b""."""
+
+    HANG_UP = "close without reading"
+    SILENCE = "read, and say nothing until the client leaves"
+
+
+Reply = bytes | Odd
 
 
 class ScriptedServer:
     """One reply of the script for each connection; *requests* holds what the clients sent."""
 
-    def __init__(self, path: Path, script: Sequence[bytes | None]) -> None:
+    def __init__(self, path: Path, script: Sequence[Reply]) -> None:
         self.path = path
         self.requests: list[bytes] = []
         self._script = script
@@ -29,13 +37,14 @@ class ScriptedServer:
                 with connection:
                     self._answer(connection, reply)
 
-    def _answer(self, connection: socket.socket, reply: bytes | None) -> None:
-        if reply is HANG_UP:
+    def _answer(self, connection: socket.socket, reply: Reply) -> None:
+        if reply is Odd.HANG_UP:
             return
         self.requests.append(connection.recv(1 << 20))
-        if reply == SILENCE:
+        if reply is Odd.SILENCE:
             connection.recv(1)
-        connection.sendall(reply)
+        else:
+            connection.sendall(reply)
 
     def stop(self) -> None:
         """End `serve`, wherever it is."""
@@ -44,7 +53,7 @@ class ScriptedServer:
 
 
 @contextmanager
-def scripted_server(path: Path, *script: bytes | None) -> Iterator[ScriptedServer]:
+def scripted_server(path: Path, *script: Reply) -> Iterator[ScriptedServer]:
     """Serve *script* at *path* in a thread while the block runs."""
     server = ScriptedServer(path, script)
     thread = threading.Thread(target=server.serve, daemon=True)

@@ -1,5 +1,6 @@
 """What an SMTP client sees: the greeting, and dialogues held by swaks."""
 
+import os
 import re
 import socket
 import subprocess
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from tests.helpers.processes import DEADLINE, SYSTEM_PATH
+from tests.helpers.processes import DEADLINE
 
 SWAKS = (
     *("swaks", "--timeout", "15", "--helo", "client.test.example", "--quit-after", "RCPT"),
@@ -65,7 +66,7 @@ def swaks(port: int, *arguments: str) -> Dialogue:
         stderr=subprocess.STDOUT,
         timeout=DEADLINE,
         check=False,  # swaks has an exit code for every refusal
-        env={"PATH": SYSTEM_PATH, "HOME": "/nonexistent"},  # no one's .swaksrc
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},  # no one's .swaksrc
     )
     return Dialogue(done.stdout.decode(errors="backslashreplace"))
 
