@@ -62,7 +62,7 @@ class Sasldb:
             self._stamp = None
             self._problem = str(error)
         else:
-            if found != self._stamp or not found.settled(time.time_ns()):
+            if found != self._stamp:
                 return False
         self._looked = looked
         return True
@@ -95,10 +95,10 @@ class Sasldb:
         self._loading = None
 
     async def _read(self) -> None:
-        looked = time.monotonic()
-        before = self._stamp_now()
+        looked, started_ns = time.monotonic(), time.time_ns()
+        before = self._settled_stamp(started_ns)
         try:
-            records, self._stamp = await asyncio.to_thread(sasldb.load_stamped, self._path)
+            records, stamp = await asyncio.to_thread(sasldb.load_stamped, self._path)
         except StoreError as error:
             self._fail(error, before)
         else:
@@ -106,19 +106,29 @@ class Sasldb:
                 log.warning("%s: readable again", self._path)
             self._records = records
             self._problem = None
+            # A file that was changed a moment before may change again and keep its stamp.
+            self._stamp = stamp if stamp.settled(started_ns) else None
         self._looked = looked
 
-    def _stamp_now(self) -> sasldb.Stamp | None:
+    def _settled_stamp(self, now_ns: int) -> sasldb.Stamp | None:
         try:
-            return sasldb.stamp(self._path)
+            found = sasldb.stamp(self._path)
         except StoreError:
             return None
+        return found if found.settled(now_ns) else None
 
     def _fail(self, error: StoreError, before: sasldb.Stamp | None) -> None:
         """Remember the problem with the file's identity *before* the reading that found it."""
         self._stamp = before
-        young = before is not None and time.time_ns() - before.mtime_ns < HALF_WRITTEN_NS
-        if young and self._records and isinstance(error, StoreCorrupt):
-            self._stamp = None  # look again with the next request
+        served = self._problem is None and bool(self._records)
+        if served and isinstance(error, StoreCorrupt) and self._is_being_written():
+            self._stamp = None  # answer from the last good copy, and look again next time
         else:
             self._problem = str(error)
+
+    def _is_being_written(self) -> bool:
+        try:
+            changed_ns = sasldb.stamp(self._path).ctime_ns
+        except StoreError:
+            return False
+        return time.time_ns() - changed_ns < HALF_WRITTEN_NS

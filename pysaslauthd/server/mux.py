@@ -27,6 +27,7 @@ from pysaslauthd.wire.mux import (
 log = logging.getLogger(__name__)
 
 CONNECTIONS_AT_ONCE = 32  # so that nothing else starves, and a first reply is not late
+ROUNDS_AT_ONCE = 4
 READ_BYTES = 4096
 ADDRESS_GRACE = 0.05  # seconds for the rest of a fifth field that has begun
 LINGER = 1.0  # seconds in which a client may still write after its answer
@@ -83,11 +84,17 @@ class MuxDoor:
     async def stop(self, grace: float) -> None:
         """Answer everybody who has connected, then drain."""
         for listener in self._listeners:
-            while self._accept(listener):
+            while self._accept_some(listener):
                 pass
         await self.drain(grace)
 
-    def _accept(self, listener: socket.socket) -> int:
+    def _accept(self, listener: socket.socket) -> None:
+        """Serve who has connected, and who connects meanwhile: a turn of the loop costs more."""
+        for _ in range(ROUNDS_AT_ONCE):
+            if not self._accept_some(listener):
+                return
+
+    def _accept_some(self, listener: socket.socket) -> int:
         """Take and serve the connections that have come; return how many."""
         requests: list[tuple[int, bytes]] = []
         silent: list[int] = []
