@@ -1,0 +1,81 @@
+"""What is documented is what there is: man pages, the example configuration, links."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pysaslauthd.cli.saslauthd import USAGE
+from pysaslauthd.config.cyrus import LONG, SHORT
+from pysaslauthd.config.load import load_settings
+from pysaslauthd.config.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMMANDS = sorted(PROJECT["scripts"])
+PAGES = sorted((ROOT / "docs" / "man").glob("*.8"))
+EXAMPLE = ROOT / "conf" / "pysaslauthd.toml"
+LINKING = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def page_text(command: str) -> str:
+    page = (ROOT / "docs" / "man" / f"{command}.8").read_text()
+    return page.replace("\\-", "-")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_man_page(command: str) -> None:
+    assert f"{command} - " in re.sub(r"\s+", " ", page_text(command))
+
+
+@pytest.mark.interop("groff")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_a_man_page_is_well_formed(page: Path) -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-z", page], capture_output=True, check=True, timeout=20
+    )
+
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("letter", sorted(SHORT.replace(":", "")))
+def test_every_short_flag_of_the_daemon_is_documented(letter: str) -> None:
+    assert re.search(rf"^\.BI? -{letter}\b", page_text("pysaslauthd"), re.MULTILINE)
+    assert f"\n  -{letter} " in USAGE
+
+
+@pytest.mark.parametrize("name", sorted(set(LONG) - {"help", "version"}))
+def test_every_long_flag_of_the_daemon_is_documented(name: str) -> None:
+    assert f"--{name}" in page_text("pysaslauthd")
+    assert f"\n  --{name} " in USAGE
+
+
+def test_the_example_configuration_names_every_setting() -> None:
+    named = set(re.findall(r"^#?(\w+) = ", EXAMPLE.read_text(), re.MULTILINE))
+
+    assert named == {field.name for field in msgspec.structs.fields(Settings)}
+
+
+def test_the_example_configuration_shows_the_defaults() -> None:
+    assert load_settings(str(EXAMPLE), {}) == Settings(mechanism="sasldb")
+
+
+def test_the_example_configuration_is_valid_with_everything_set(tmp_path: Path) -> None:
+    everything = tmp_path / "all.toml"
+    everything.write_text(re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+    assert load_settings(str(everything), {}).socket_mode == 0o660
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda p: p.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_changelog_has_this_version_or_what_comes_next() -> None:
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
