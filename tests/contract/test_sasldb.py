@@ -113,6 +113,13 @@ async def test_a_file_that_comes_back_is_used(verifier: Sasldb, path: Path) -> N
     assert isinstance(await asked(verifier), Accepted)
 
 
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no broken file for one that is being written."""
+    monkeypatch.setattr(backend, "HALF_WRITTEN_NS", 0)
+
+
+@pytest.mark.usefixtures("no_patience")
 async def test_a_corrupt_file_is_an_outage_that_names_it(verifier: Sasldb, path: Path) -> None:
     path.write_bytes(b"garbage" * 100)
     age(path)
@@ -123,6 +130,7 @@ async def test_a_corrupt_file_is_an_outage_that_names_it(verifier: Sasldb, path:
     assert str(path) in result.detail
 
 
+@pytest.mark.usefixtures("no_patience")
 async def test_a_corrupt_file_is_read_once(verifier: Sasldb, path: Path) -> None:
     path.write_bytes(b"garbage" * 100)
     age(path)
@@ -149,9 +157,22 @@ async def test_a_file_that_stays_broken_becomes_an_outage(
     verifier: Sasldb, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_bytes(path.read_bytes()[:5000])
+    assert isinstance(await asked(verifier), Accepted)
+
     monkeypatch.setattr(backend, "HALF_WRITTEN_NS", 0)
 
     assert isinstance(await asked(verifier), Unavailable)
+
+
+async def test_an_outage_that_becomes_another_is_told_as_that(verifier: Sasldb, path: Path) -> None:
+    path.unlink()
+    await asked(verifier)
+    path.write_bytes(b"garbage" * 100)
+
+    result = await asked(verifier)
+
+    assert isinstance(result, Unavailable)
+    assert "no such file" not in result.detail
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
