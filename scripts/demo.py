@@ -17,7 +17,9 @@ def show(*argv: str | Path, password: str | None = None) -> int:
     """Run a command where the reader can see it; return its exit code."""
     print(f"\n$ {' '.join(map(str, argv))}", flush=True)
     command = [TOOLS / argv[0], *argv[1:]]
-    return subprocess.run(command, input=password, text=True, check=False).returncode
+    done = subprocess.run(command, input=password, text=True, capture_output=True, check=False)
+    print(done.stdout, done.stderr, sep="", end="", flush=True)
+    return done.returncode
 
 
 def home() -> Path:

@@ -157,6 +157,52 @@ async def test_a_request_in_four_segments_is_answered(open_house: OpenHouse) -> 
     assert await client.hears_all() == OK
 
 
+async def test_a_client_that_hesitates_twice_is_answered(open_house: OpenHouse) -> None:
+    client = open_house().client()
+
+    await asyncio.sleep(0.005)
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.005)
+    client.say(REQUEST[5:])
+
+    assert await client.hears_all() == OK
+
+
+async def test_a_request_in_pieces_may_take_time_to_answer(open_house: OpenHouse) -> None:
+    async def later() -> AuthResult:
+        await asyncio.sleep(0)
+        return YES
+
+    client = open_house(lambda _: later()).client()
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.005)
+    client.say(REQUEST[5:])
+
+    assert await client.hears_all() == OK
+
+
+async def test_a_refusal_of_a_request_in_pieces_has_its_reply(open_house: OpenHouse) -> None:
+    client = open_house().client()
+    client.say(b"\0\3joe\0")
+    await asyncio.sleep(0.005)
+    client.say(b"\0\0\4imap\0\0")
+
+    assert await client.hears_all() == b"\0\x19NO NULL password received"
+
+
+async def test_a_fault_on_a_request_in_pieces_closes_one_connection(open_house: OpenHouse) -> None:
+    def fail(_: AuthRequest) -> AuthResult:
+        raise RuntimeError("a bug")
+
+    client = open_house(fail).client()
+    client.say(REQUEST[:5])
+    await asyncio.sleep(0.005)
+    client.say(REQUEST[5:])
+
+    with contextlib.suppress(ConnectionResetError):
+        assert await client.hears_all() == b""
+
+
 async def test_a_request_that_dribbles_is_answered_once(open_house: OpenHouse) -> None:
     house = open_house()
     client = house.client()

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -129,3 +130,21 @@ def test_an_unusable_lock_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StartupError, match="could not open pid lock file"):
         rundir.lock_startup(str(tmp_path))
+
+
+def test_a_lock_file_that_its_owner_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_lock = fcntl.lockf
+
+    def lock_as_the_owner_leaves(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "lockf", real_lock)
+        (tmp_path / "saslauthd.pid").unlink()
+        real_lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "lockf", lock_as_the_owner_leaves)
+    lock = rundir.lock_pid_file(str(tmp_path))
+    lock.write("7\n")
+
+    assert (tmp_path / "saslauthd.pid").read_text() == "7\n"
+    lock.release()
