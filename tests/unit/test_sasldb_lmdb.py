@@ -1,0 +1,72 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from pysaslauthd.errors import StoreCorrupt, StoreError
+from pysaslauthd.stores import sasldb
+from tests.helpers.stores import ANN, BOB, removing, setting
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "sasldb2")
+
+
+@pytest.fixture
+def mapped(path: str) -> str:
+    """Return the path of an LMDB file with two users, one of them with a long value."""
+    sasldb.edit(path, setting(ANN, b"one"), new_format="lmdb")
+    sasldb.edit(path, setting(BOB, b"x" * 5000))
+    return path
+
+
+def test_lmdb_grows_when_it_is_full(mapped: str) -> None:
+    many = {sasldb.key(b"u%d" % n, b"r"): b"x" * 500 for n in range(3000)}
+
+    sasldb.edit(mapped, lambda records: records.update(many))
+
+    assert sasldb.load(mapped) == {ANN: b"one", BOB: b"x" * 5000, **many}
+
+
+def test_a_name_too_long_for_lmdb_is_refused(mapped: str) -> None:
+    with pytest.raises(StoreError, match="too long for LMDB"):
+        sasldb.edit(mapped, setting(sasldb.key(b"a" * 600, b"r"), b"x"))
+
+
+@pytest.mark.usefixtures("seen_logs")
+def test_deleted_passwords_are_left_to_those_who_still_read_them(
+    mapped: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = os.fork()
+    if reader == 0:
+        with lmdb.open(mapped, subdir=False, readonly=True) as database, database.begin():
+            Path(mapped + "-reading").touch()
+            signal.pause()
+    while not Path(mapped + "-reading").exists():
+        time.monotonic()
+
+    sasldb.edit(mapped, removing(ANN))
+
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    assert sasldb.load(mapped) == {BOB: b"x" * 5000}
+    assert "in use, so what was deleted stays" in caplog.text
+
+
+def test_a_damaged_lmdb_file_is_not_edited(mapped: str) -> None:
+    os.truncate(mapped, 9000)
+
+    with pytest.raises(StoreCorrupt, match="it is cut off"):
+        sasldb.edit(mapped, setting(ANN, b"two"))
+
+
+def test_what_lmdb_complains_of_is_told(mapped: str) -> None:
+    Path(mapped + "-lock").unlink()
+    Path(mapped + "-lock").mkdir()
+
+    with pytest.raises(StoreError, match=r"LMDB cannot write it: .*Is a directory"):
+        sasldb.edit(mapped, setting(ANN, b"two"))
