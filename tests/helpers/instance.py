@@ -45,9 +45,10 @@ class Instance:
 
     @contextmanager
     def running(self, *flags: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-        """Run the daemon in the foreground until the block ends."""
+        """Run the daemon in the foreground until the block ends; it has answered once."""
         with self.starting(self.argv("-f", *flags), env) as server:
             server.wait_until(lambda: accepts(self.mux))
+            self.ask()
             yield server
 
     def starting(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Server:
