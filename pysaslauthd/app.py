@@ -8,13 +8,13 @@ import resource
 import socket
 from collections.abc import Callable, Coroutine
 
-from pysaslauthd import channel
+from pysaslauthd import channel, logs
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.authenticator import Authenticator
 from pysaslauthd.engine.names import Names
 from pysaslauthd.plugins import find_mechanism
-from pysaslauthd.server.mux import MuxDoor
+from pysaslauthd.server.mux import MuxDoor, Rules
 from pysaslauthd.server.waiting import Bounds
 from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_reply
 
@@ -31,92 +31,103 @@ def build_authenticator(settings: Settings) -> Authenticator:
     return Authenticator(
         find_mechanism(settings).make(settings),
         names,
-        Audit(names, verbose=settings.verbose),
+        Audit(names),
         settings.deadline,
     )
 
 
-def build_door(settings: Settings, engine: Authenticator) -> MuxDoor:
-    """Return the mux door in front of *engine*, with as many connections as descriptors allow."""
+def build_rules(settings: Settings, engine: Authenticator) -> Rules:
+    """Return how the mux door serves, with as many connections as descriptors allow."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MuxDoor(
-        asyncio.get_running_loop(),
+    spare = min(SPARE_DESCRIPTORS, descriptors // 2)
+    return Rules(
         engine.check,
-        limits=Limits(
+        Limits(
             settings.login_bytes,
             settings.password_bytes,
             settings.service_bytes,
             settings.realm_bytes,
         ),
-        bounds=Bounds(settings.idle_after, max(descriptors - SPARE_DESCRIPTORS, 1)),
-        on_outage=ON_OUTAGE[settings.on_outage],
+        Bounds(settings.idle_after, descriptors - spare),
+        ON_OUTAGE[settings.on_outage],
     )
 
 
 class Front:
     """Serves *listeners* until the supervisor says stop, or is gone."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        listeners: list[socket.socket],
-        to_supervisor: socket.socket,
-        on_ready: Callable[[], None],
-    ) -> None:
-        self._settings = settings
+    def __init__(self, listeners: list[socket.socket], to_supervisor: socket.socket) -> None:
         self._listeners = listeners
         self._supervisor = to_supervisor
-        self._on_ready = on_ready
         self._stopped = asyncio.Event()
-        self._reloading = asyncio.Lock()
+        self._following = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
-        self._door: MuxDoor
-        self._engine: Authenticator
+        self._door: MuxDoor | None = None
+        self._engine: Authenticator | None = None
 
-    async def run(self) -> None:
+    async def run(self, settings: Settings, on_ready: Callable[[], None]) -> None:
         """Open the backend, serve, and leave when everybody is answered."""
         loop = asyncio.get_running_loop()
-        await self._swap(self._settings)
-        gc.freeze()  # what lives as long as the process need not be looked at again
         loop.add_reader(self._supervisor, self._on_word)
-        self._on_ready()
-        self._say(channel.READY)
         self._beat()
-        await self._stopped.wait()
+        stopped = asyncio.create_task(self._stopped.wait())
+        serving = asyncio.create_task(self._follow(settings))
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving  # for its exception, where it has one
+            gc.freeze()  # what lives as long as the process need not be looked at again
+            on_ready()
+            self._say(channel.READY)
+            await stopped
         loop.remove_reader(self._supervisor)
-        await self._door.stop(STOP_GRACE)
-        await self._engine.backend.close()
+        if self._door is not None:
+            await self._door.stop(STOP_GRACE)
 
-    async def _swap(self, settings: Settings) -> None:
-        """Serve by *settings* from now on; what the old door began, it finishes."""
+    async def _follow(self, settings: Settings) -> None:
+        """Serve by *settings* from now on; what the engine before has begun, it finishes."""
+        async with self._following:
+            await self._follow_in_turn(settings)
+
+    async def _follow_in_turn(self, settings: Settings) -> None:
         engine = build_authenticator(settings)
-        await engine.backend.open()
-        door = build_door(settings, engine)
-        if hasattr(self, "_door"):
-            self._door.unlisten()
-            self._in_background(self._retire(self._door, self._engine, self._settings.idle_after))
-        for listener in self._listeners:
-            door.listen(listener)
-        self._door, self._engine, self._settings = door, engine, settings
+        try:
+            async with asyncio.timeout(settings.deadline):
+                await engine.backend.open()
+        except TimeoutError:
+            log.warning("%s is not ready yet: serving without it", engine.backend.name)
+        if self._stopped.is_set():
+            return
+        logs.set_verbose(verbose=settings.verbose)
+        rules = build_rules(settings, engine)
+        before, self._engine = self._engine, engine
+        if self._door is None:
+            self._door = MuxDoor(asyncio.get_running_loop(), rules)
+            for listener in self._listeners:
+                self._door.listen(listener)
+        else:
+            self._door.follow(rules)
+        if before is not None:
+            self._in_background(self._retire(self._door, before))
 
-    async def _retire(self, door: MuxDoor, engine: Authenticator, grace: float) -> None:
-        await door.drain(grace)
+    async def _retire(self, door: MuxDoor, engine: Authenticator) -> None:
+        await door.answered()
         await engine.backend.close()
 
-    async def _reload(self, settings: Settings) -> None:
-        async with self._reloading:
-            await self._swap(settings)
-        log.info("reloaded")
+    async def _reload(self, word: bytes) -> None:
+        try:
+            await self._follow(channel.decode_reload(word))
+        except Exception:
+            log.exception("not reloaded")
+        else:
+            log.info("reloaded")
         self._say(channel.RELOADED)
 
     def _on_word(self) -> None:
         word = channel.receive(self._supervisor)
-        if word is None:
-            return
-        if word in {channel.STOP, b""}:
+        if word == b"":
             self._stopped.set()
-        elif word.startswith(channel.RELOAD):
-            self._in_background(self._reload(channel.decode_reload(word)))
+        elif word is not None:
+            self._in_background(self._reload(word))
 
     def _beat(self) -> None:
         self._say(channel.ALIVE)
@@ -140,8 +151,7 @@ def serve(
     on_ready: Callable[[], None],
 ) -> None:
     """Run the front; returns when it has stopped. *on_ready* is called when it serves."""
-
-    async def run() -> None:
-        await Front(settings, listeners, to_supervisor, on_ready).run()
-
-    asyncio.run(run())
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # Not asyncio.run: that waits for threads, and one may hang in a file system.
+    loop.run_until_complete(Front(listeners, to_supervisor).run(settings, on_ready))

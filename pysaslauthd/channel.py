@@ -1,7 +1,8 @@
 """What supervisor and front say to each other: a handful of words, over a socket pair.
 
-Each word is one packet, so there is nothing to frame; a word is a name, and
-for `reload` the new settings.
+Each word is one packet, so there is nothing to frame. The front says READY,
+ALIVE, RELOADED; the supervisor sends new settings, and says "stop" by closing
+its side, which cannot be lost and is also what its death looks like.
 """
 
 import socket
@@ -9,14 +10,13 @@ import socket
 import msgspec
 
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.errors import StartupError
 
 LARGEST_PACKET = 65_536  # bytes; settings are far smaller
 
 READY = b"ready"
 ALIVE = b"alive"
-RELOADED = b"reloaded"
-STOP = b"stop"
-RELOAD = b"reload "
+RELOADED = b"reloaded"  # or not, and the log says why: the reload is over
 
 SECONDS_BETWEEN_HEARTBEATS = 2.0
 
@@ -40,10 +40,16 @@ def receive(end: socket.socket) -> bytes | None:
 
 
 def encode_reload(settings: Settings) -> bytes:
-    """Return the word that hands *settings* to the front."""
-    return RELOAD + msgspec.json.encode(settings)
+    """Return the word that tells the front to reload: *settings* themselves.
+
+    StartupError where a value has no form in UTF-8 or 64 bits.
+    """
+    try:
+        return msgspec.json.encode(settings)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise StartupError(f"a setting has a value that cannot be used: {error}") from None
 
 
 def decode_reload(word: bytes) -> Settings:
     """Return the settings that *word* carries."""
-    return msgspec.json.decode(word[len(RELOAD) :], type=Settings)
+    return msgspec.json.decode(word, type=Settings)

@@ -5,6 +5,7 @@ the parent of a detached daemon returns only when the sockets are served.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
-from pysaslauthd import logs, rundir, systemd
+from pysaslauthd import channel, logs, rundir, systemd
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
@@ -25,7 +26,8 @@ from pysaslauthd.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 SOCKET = "mux"
-CRASHED = 1
+CRASHED = STOPPED_TOO_SOON = 1  # exit codes
+PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 class Daemon:
@@ -38,12 +40,14 @@ class Daemon:
         self._flags = flags
         self._terminal = terminal
         self._settings = self._read_settings()
-        self._listeners: list[socket.socket] = []
+        # Now, for they are passed to this process and not to one it forks.
+        self._listeners = systemd.inherited_listeners()
         self._bound: list[tuple[Path, int]] = []
 
     def _read_settings(self) -> Settings:
         settings = load_settings(self._config, self._flags)
         find_mechanism(settings)
+        channel.encode_reload(settings)  # what cannot be handed to a front is refused here
         return settings
 
     def start(self) -> int:
@@ -52,9 +56,7 @@ class Daemon:
         StartupError where it cannot start.
         """
         settings = self._settings
-        logging.getLogger("pysaslauthd").setLevel(
-            logging.DEBUG if settings.verbose else logging.INFO
-        )
+        logs.set_verbose(verbose=settings.verbose)
         rundir.prepare(settings.run_directory)
         self._show()
         os.umask(0o077)
@@ -101,7 +103,7 @@ class Daemon:
             self._let_go_of_terminal()
 
         def on_ready() -> None:
-            parent.write(bytes([0]))
+            _tell(parent, 0)
             let_go()
 
         status = CRASHED
@@ -117,7 +119,7 @@ class Daemon:
             log.exception("the supervisor failed")
         finally:
             if not parent.closed:
-                parent.write(bytes([status]))
+                _tell(parent, status or STOPPED_TOO_SOON)
             os._exit(status)
 
     def _serve_with_pid_file(
@@ -161,11 +163,9 @@ class Daemon:
             self._remove_sockets()
 
     def _bind(self) -> None:
-        """Listen on what systemd passed, or on the run directory's socket, and on `--mux`'s."""
+        """Listen on the run directory's socket, unless systemd passed one, and on `--mux`'s."""
         settings = self._settings
-        passed = systemd.inherited_listeners().get(SOCKET, [])
-        self._listeners += passed
-        own = [] if passed else [str(Path(settings.run_directory, SOCKET))]
+        own = [] if self._listeners else [str(Path(settings.run_directory, SOCKET))]
         for path in (*own, *settings.mux):
             self._listeners.append(listen(path, settings.socket_mode, settings.socket_group))
             self._bound.append((Path(path), Path(path).lstat().st_ino))
@@ -185,8 +185,17 @@ def _nothing() -> None:
     """Do what has to be done in the foreground when the daemon serves."""
 
 
+def _tell(parent: FileIO, status: int) -> None:
+    """Send *status* to a parent that may have been interrupted."""
+    with contextlib.suppress(OSError):
+        parent.write(bytes([status]))
+
+
 def _limit_resources() -> None:
-    """Forbid core files, which would hold passwords; allow as many descriptors as there may be."""
+    """Forbid core dumps, which would hold passwords; allow as many descriptors as there may be."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A core pattern that is a pipe ignores the limit; and nobody may attach a debugger.
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError):  # the system's own bound has been lowered since
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

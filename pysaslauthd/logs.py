@@ -3,10 +3,12 @@
 Formats: protocols/saslauthd-cli.md section 4, as Debian builds it.
 """
 
+import contextlib
+import errno
 import logging
 import os
+import select
 import socket
-import sys
 import syslog
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 IDENT = "saslauthd"
 FUNCTION_COLUMN = " " * 16  # where other builds of the C daemon name a function
 SYSLOG_SOCKET = "/dev/log"
+LOGGERS = ("pysaslauthd", "asyncio")  # the event loop tells of faults too
 PRIORITIES = {
     logging.DEBUG: syslog.LOG_DEBUG,
     logging.INFO: syslog.LOG_INFO,
@@ -44,10 +47,10 @@ class Syslog(logging.Handler):
     def _send(self, line: bytes) -> bool:
         try:
             if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._socket.settimeout(0)
-                self._socket.connect(self._address)
-            self._socket.send(line)
+                self._socket = self._connect()
+            # On a stream, which some syslogs offer, NUL ends a line (syslog(3)).
+            end = b"\0" if self._socket.type == socket.SOCK_STREAM else b""
+            self._socket.send(line + end)
         except BlockingIOError:
             return True
         except OSError:
@@ -55,11 +58,52 @@ class Syslog(logging.Handler):
             return False
         return True
 
+    def _connect(self) -> socket.socket:
+        try:
+            return _connected(self._address, socket.SOCK_DGRAM)
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise
+            return _connected(self._address, socket.SOCK_STREAM)
+
     def close(self) -> None:
         """Close the connection; the next line opens another."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _connected(address: str, kind: socket.SocketKind) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX, kind)
+    found.settimeout(0)
+    try:
+        found.connect(address)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+class Terminal(logging.Handler):
+    """Writes to a descriptor such as stderr and never waits for its reader.
+
+    A reader that has stalled must not hold the daemon; the descriptor is shared
+    with others, so it is not made non-blocking but asked for room first.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self.setFormatter(_TerminalFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, as much of it as a pipe takes at once."""
+        line = self.format(record).encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            if self._room.poll(0):
+                os.write(self._descriptor, line[: select.PIPE_BUF - 1] + b"\n")
 
 
 class _SyslogFormatter(logging.Formatter):
@@ -75,22 +119,30 @@ class _TerminalFormatter(logging.Formatter):
         return f"{IDENT}[{record.process}] :{super().format(record)}"
 
 
-def set_up(*, verbose: bool) -> logging.Handler:
-    """Send the package's log to syslog, and to stderr until the returned handler is removed."""
-    root = logging.getLogger("pysaslauthd")
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    root.propagate = False
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(_TerminalFormatter())
+def set_up() -> logging.Handler:
+    """Send the log to syslog, and to stderr until the returned handler is detached."""
+    terminal = Terminal(2)
+    handlers: list[logging.Handler] = [Syslog(SYSLOG_SOCKET)]
     if not _stderr_is_journal():
-        root.addHandler(terminal)
-    root.addHandler(Syslog(SYSLOG_SOCKET))
+        handlers.append(terminal)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        for handler in handlers:
+            logger.addHandler(handler)
+    set_verbose(verbose=False)
     return terminal
+
+
+def set_verbose(*, verbose: bool) -> None:
+    """Log successes and inner workings too, or not."""
+    logging.getLogger("pysaslauthd").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def detach(terminal: logging.Handler) -> None:
     """Stop writing to stderr."""
-    logging.getLogger("pysaslauthd").removeHandler(terminal)
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(terminal)
 
 
 def _stderr_is_journal() -> bool:

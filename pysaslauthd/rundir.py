@@ -21,7 +21,10 @@ RUNNING = "Another instance of saslauthd is currently running"
 
 
 def prepare(path: str) -> None:
-    """Make *path* where it is missing (one level); refuse one whose files others could replace."""
+    """Make *path* where it is missing (one level) and enter it.
+
+    StartupError where that fails, and where others could replace its files.
+    """
     try:
         Path(path).mkdir(mode=0o755)
     except FileExistsError:
@@ -32,9 +35,17 @@ def prepare(path: str) -> None:
             "Check to make sure the parent directory exists and is",
             "writeable by the user this process runs as.",
         ) from None
-    found = Path(path).stat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise StartupError(f"the run directory is no directory: {path}")
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise StartupError(
+            f"could not chdir to: {path}", f"chdir: {error.strerror}", *WRITABLE
+        ) from None
+    _check_owner(path, Path.cwd().stat())
+
+
+def _check_owner(path: str, found: os.stat_result) -> None:
+    """Refuse a directory in which anybody but root and us could replace a socket."""
     if found.st_uid not in {0, os.geteuid()}:
         raise StartupError(
             f"the run directory belongs to another user, who could replace its socket: {path}",
@@ -45,16 +56,6 @@ def prepare(path: str) -> None:
             f"the run directory is writable by others, who could replace its socket: {path}",
             f"run: chmod go-w {path}",
         )
-    _enter(path)
-
-
-def _enter(path: str) -> None:
-    try:
-        os.chdir(path)
-    except OSError as error:
-        raise StartupError(
-            f"could not chdir to: {path}", f"chdir: {error.strerror}", *WRITABLE
-        ) from None
 
 
 class Lock:
@@ -75,7 +76,7 @@ class Lock:
         os.close(self._descriptor)
 
     def forget(self) -> None:
-        """Unlock without removing; a lock does not outlive a fork anyway."""
+        """Let go of it in a forked child, where it locks nothing."""
         os.close(self._descriptor)
 
 

@@ -12,7 +12,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from pysaslauthd import channel
 from pysaslauthd.config.settings import Settings
@@ -22,19 +21,36 @@ from pysaslauthd.systemd import Notifier
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-MISSED_HEARTBEATS = 8  # a front that is silent for so many is killed and replaced
-STOP_GRACE = 3.0  # seconds: after the backends' deadline a front must have left
+LONGEST_WAIT = 3.0  # seconds
+LONGEST_SILENCE = 24.0  # seconds without a heartbeat: the front is killed and replaced
+LEAVE_GRACE = 3.0  # seconds after the backends' deadline in which a front must have left
 SHORT_LIFE = 1.0  # seconds: a front that dies so young is restarted ever more slowly
-LONGEST_PAUSE = 5.0
-FIRST_TRIES = 3  # fronts that may be killed before the first one serves
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+FIRST_TRIES = 3  # fronts that may die before one serves
 
 
-class FrontProcess(NamedTuple):
-    """A running front: its process id, our end of its channel, and when it was started."""
+class FrontProcess:
+    """A running front: its process, our end of its channel, how long it has been silent."""
 
-    pid: int
-    end: socket.socket
-    started: float
+    def __init__(self, pid: int, end: socket.socket) -> None:
+        self.pid = pid
+        self.end: socket.socket | None = end
+        self.started = time.monotonic()
+        self.silent = 0.0
+        self.killed = False
+
+    def kill(self, why: str) -> None:
+        """End it, once."""
+        if not self.killed:
+            self.killed = True
+            log.error("front %d %s: killing it", self.pid, why)
+            os.kill(self.pid, signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """Close our end."""
+        if self.end is not None:
+            self.end.close()
+            self.end = None
 
 
 class Supervisor:
@@ -64,16 +80,18 @@ class Supervisor:
         self._front: FrontProcess | None = None
         self._was_ready = False
         self._stop_by: float | None = None
-        self._missed = 0
         self._restart_at: float | None = None
-        self._short_lives = 0
+        self._deaths = 0  # of fronts that served nobody, or not for long
+        self._reloading = self._reload_again = False
 
     def run(self) -> None:
         """Return when the front has stopped as told; StartupError if the first never served."""
         wakeup, from_signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(from_signals, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, _note)
-        signal.set_wakeup_fd(from_signals, warn_on_full_buffer=False)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # as the C daemon
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked some
         gc.freeze()  # so that the collector does not copy the pages the front shares
         self._start()
         while self._front is not None or self._restart_at is not None:
@@ -81,50 +99,54 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
 
     def _step(self, wakeup: int) -> None:
-        poll = select.poll()
-        poll.register(wakeup, select.POLLIN)
-        if self._front is not None:
-            poll.register(self._front.end, select.POLLIN)
-        timeout = self._timeout()
-        ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
-        if not ready:
-            self._on_silence()
-        if self._front is not None and self._front.end.fileno() in ready:
-            self._on_word(channel.receive(self._front.end))
+        began = time.monotonic()
+        ready = self._wait(wakeup)
+        front = self._front
+        if front is not None and front.end is not None and front.end.fileno() in ready:
+            self._on_word(front, channel.receive(front.end))
         if wakeup in ready:
             for number in os.read(wakeup, 1024):
                 self._on_signal(number)
+        self._reap()
+        # A wait that took longer was not ours: the machine was suspended, or we were.
+        self._keep_time(min(time.monotonic() - began, LONGEST_WAIT))
 
-    def _timeout(self) -> float:
-        moments = [m for m in (self._stop_by, self._restart_at) if m is not None]
-        now = time.monotonic()
-        return max(
-            0.0, min([channel.SECONDS_BETWEEN_HEARTBEATS * 1.5, *(m - now for m in moments)])
-        )
+    def _wait(self, wakeup: int) -> set[int]:
+        """Wait for a word or a signal, and not beyond the next deadline; return what is ready."""
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        if self._front is not None and self._front.end is not None:
+            poll.register(self._front.end, select.POLLIN)
+        timeout = LONGEST_WAIT
+        for moment in (self._stop_by, self._restart_at):
+            if moment is not None:
+                timeout = min(timeout, max(0.05, moment - time.monotonic()))
+        return {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
 
-    def _on_silence(self) -> None:
-        """Nothing came in time: restart what is due, kill what hangs."""
+    def _keep_time(self, waited: float) -> None:
+        """Restart what is due; kill what is silent or does not leave."""
         now = time.monotonic()
         if self._restart_at is not None and now >= self._restart_at:
             self._start()
+        front = self._front
+        if front is None:
             return
-        self._missed += 1
-        overdue = self._stop_by is not None and now >= self._stop_by
-        if self._front is not None and (overdue or self._missed >= MISSED_HEARTBEATS):
-            log.error("front %d does not answer: killing it", self._front.pid)
-            os.kill(self._front.pid, signal.SIGKILL)
-            self._missed = 0
+        front.silent += waited
+        if self._stop_by is not None and now >= self._stop_by:
+            front.kill("does not leave")
+        elif front.silent >= LONGEST_SILENCE:
+            front.kill("does not answer")
 
     def _start(self) -> None:
         self._restart_at = None
-        self._missed = 0
+        self._reloading = self._reload_again = False
         ours, theirs = channel.pair()
         pid = os.fork()
         if pid == 0:
             ours.close()
             self._become_front(theirs)
         theirs.close()
-        self._front = FrontProcess(pid, ours, time.monotonic())
+        self._front = FrontProcess(pid, ours)
         log.debug("forked child: %d", pid)
 
     def _become_front(self, end: socket.socket) -> None:
@@ -143,51 +165,66 @@ class Supervisor:
         finally:
             os._exit(status)
 
-    def _on_word(self, word: bytes | None) -> None:
-        if not word:
-            return  # gone: SIGCHLD says more
-        self._missed = 0
-        self._notify.alive()
-        if word == channel.READY and not self._was_ready:
+    def _on_word(self, front: FrontProcess, word: bytes | None) -> None:
+        if word is None:
+            return
+        front.silent = 0.0
+        if word == b"":
+            # It closes its end by ending; should it live on, its silence ends it.
+            front.hang_up()
+        elif word == channel.ALIVE:
+            self._notify.alive()
+        else:
+            self._on_settled()
+
+    def _on_settled(self) -> None:
+        """Note that a front serves, by the settings it was told last."""
+        if not self._was_ready:
             self._was_ready = True
             self._on_ready()
-            self._notify.ready()
-        elif word == channel.RELOADED:
+        self._reloading = False
+        if self._reload_again:
+            self._reload()
+        else:
             self._notify.ready()
 
     def _on_signal(self, number: int) -> None:
-        match number:
-            case signal.SIGCHLD:
-                self._reap()
-            case signal.SIGHUP:
-                self._reload()
-            case signal.SIGTERM | signal.SIGINT:
-                self._stop()
+        if number == signal.SIGHUP:
+            self._reload()
+        elif number in {signal.SIGTERM, signal.SIGINT}:
+            self._stop()
 
     def _reload(self) -> None:
+        """Hand the settings to the front anew; while it is at it, remember to do so again."""
+        self._reload_again = self._reloading
+        if self._reloading or self._stop_by is not None:
+            return
         try:
-            self._settings = self._read_settings()
+            settings = self._read_settings()
+            word = channel.encode_reload(settings)
         except StartupError as error:
             log.error("not reloaded: %s", "; ".join(error.lines))
             return
+        self._settings = settings
+        front = self._front
+        if front is None or front.end is None or not self._was_ready:
+            return  # the next front starts with them
         self._notify.reloading()
-        self._say(channel.encode_reload(self._settings))
+        self._reloading = True
+        try:
+            front.end.send(word)
+        except OSError as error:
+            log.warning("front %d cannot be told: %s", front.pid, error.strerror)
 
     def _stop(self) -> None:
-        if self._stop_by is None:
-            self._stop_by = time.monotonic() + self._settings.deadline + STOP_GRACE
-            self._restart_at = None
-            self._notify.stopping()
-            self._on_stop()
-        self._say(channel.STOP)
-
-    def _say(self, word: bytes) -> None:
-        if self._front is None:
+        if self._stop_by is not None:
             return
-        try:
-            self._front.end.send(word)
-        except OSError as error:
-            log.warning("front %d cannot be told: %s", self._front.pid, error.strerror)
+        self._stop_by = time.monotonic() + self._settings.deadline + LEAVE_GRACE
+        self._restart_at = None
+        self._notify.stopping()
+        self._on_stop()
+        if self._front is not None:
+            self._front.hang_up()
 
     def _reap(self) -> None:
         """Collect every child that has ended; as pid 1, other people's too."""
@@ -203,18 +240,18 @@ class Supervisor:
                 self._on_front_end(self._front, status)
 
     def _on_front_end(self, front: FrontProcess, status: int) -> None:
-        front.end.close()
+        front.hang_up()
         self._front = None
         if self._stop_by is not None:
             return
         how = describe_end(status)
-        lived = time.monotonic() - front.started
-        self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE else 0
-        if not self._was_ready and (os.WIFEXITED(status) or self._short_lives == FIRST_TRIES):
+        short = not self._was_ready or time.monotonic() - front.started < SHORT_LIFE
+        self._deaths = self._deaths + 1 if short else 0
+        if not self._was_ready and (os.WIFEXITED(status) or self._deaths == FIRST_TRIES):
             raise StartupError(f"the front did not start ({how}): see the lines above")
-        pause = min(LONGEST_PAUSE, 0.1 * 2**self._short_lives) if self._short_lives > 1 else 0.0
         log.error("front %d ended (%s): starting another", front.pid, how)
-        if pause:
+        if self._deaths > 1:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._deaths, 10))
             self._restart_at = time.monotonic() + pause
         else:
             self._start()
@@ -223,7 +260,9 @@ class Supervisor:
 def describe_end(status: int) -> str:
     """Say how a child with wait *status* ended."""
     code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.strsignal(-code) or f"signal {-code}"
 
 
 def _note(_number: int, _frame: object) -> None:

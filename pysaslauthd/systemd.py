@@ -11,37 +11,36 @@ import time
 from pysaslauthd.errors import StartupError
 
 FIRST_DESCRIPTOR = 3
-DOORS = ("mux",)
+DOOR = "mux"
 LATER_DOORS = ("dovecot", "submission", "control", "metrics")
 
 
-def inherited_listeners() -> dict[str, list[socket.socket]]:
-    """Return the listening sockets that systemd passed, by FileDescriptorName=; a name may repeat.
+def inherited_listeners() -> list[socket.socket]:
+    """Return the listening sockets that systemd passed for the mux door.
 
-    The environment variables are removed, so that no child takes the sockets for
-    its own. StartupError where a socket has no door here: nobody would answer it.
+    FileDescriptorName= tells each one's door; a name may repeat. The environment
+    variables are removed, so that no child takes the sockets for its own.
+    StartupError where a socket has no door here: nobody would answer it.
     """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
-    listeners: dict[str, list[socket.socket]] = {}
     if pid != str(os.getpid()) or not count.isdecimal():
-        return listeners
-    for offset in range(int(count)):
-        name = names[offset] if offset < len(names) else ""
-        listeners.setdefault(_door(name), []).append(_listener(FIRST_DESCRIPTOR + offset, name))
-    return listeners
+        return []
+    names += [""] * (int(count) - len(names))
+    for name in names[: int(count)]:
+        _check_door(name)
+    return [_listener(FIRST_DESCRIPTOR + at, names[at]) for at in range(int(count))]
 
 
-def _door(name: str) -> str:
-    if name in DOORS:
-        return name
+def _check_door(name: str) -> None:
     if name in LATER_DOORS:
         raise StartupError(f"systemd passed a socket named {name!r}: this release serves only mux")
-    raise StartupError(
-        f"systemd passed a socket named {name!r}, which names no door",
-        f"set FileDescriptorName= in its .socket unit to one of: {' '.join(DOORS)}",
-    )
+    if name != DOOR:
+        raise StartupError(
+            f"systemd passed a socket named {name!r}, which names no door",
+            f"set FileDescriptorName={DOOR} in its .socket unit",
+        )
 
 
 def _listener(descriptor: int, name: str) -> socket.socket:
@@ -68,7 +67,8 @@ class Notifier:
     """Tells systemd the service's state; silent where NOTIFY_SOCKET is unset."""
 
     def __init__(self) -> None:
-        self._address = os.environ.pop("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
         # WATCHDOG_PID is ours only when not detached; systemd supervises us then.
         self.watched = os.environ.pop("WATCHDOG_USEC", "").isdecimal()
 

@@ -15,7 +15,7 @@ NAME = "sasldb"
 NO_SUCH_USER = Rejected(Reason.NO_SUCH_USER, NAME)
 WRONG_PASSWORD = Rejected(Reason.WRONG_PASSWORD, NAME)
 DECOY = b"compared with where there is no such user"
-HALF_WRITTEN_NS = 2_000_000_000  # for so long a broken file is taken for one being written
+HALF_WRITTEN = 2.0  # seconds: for so long a broken file is taken for one being written
 
 
 class Sasldb:
@@ -35,6 +35,7 @@ class Sasldb:
         self._stamp: sasldb.Stamp | None = None
         self._problem: str | None = None
         self._looked = float("-inf")
+        self._broken_since: float | None = None
         self._loading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -105,7 +106,7 @@ class Sasldb:
             if self._problem is not None:
                 log.warning("%s: readable again", self._path)
             self._records = records
-            self._problem = None
+            self._problem = self._broken_since = None
             # A file that was changed a moment before may change again and keep its stamp.
             self._stamp = stamp if stamp.settled(started_ns) else None
         self._looked = looked
@@ -127,8 +128,7 @@ class Sasldb:
             self._problem = str(error)
 
     def _is_being_written(self) -> bool:
-        try:
-            changed_ns = sasldb.stamp(self._path).ctime_ns
-        except StoreError:
-            return False
-        return time.time_ns() - changed_ns < HALF_WRITTEN_NS
+        now = time.monotonic()
+        if self._broken_since is None:
+            self._broken_since = now
+        return now - self._broken_since < HALF_WRITTEN

@@ -1,6 +1,8 @@
 """pysaslauthd: the daemon's command line, read as the C daemon reads its own."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +13,8 @@ from pysaslauthd.daemon import Daemon
 from pysaslauthd.errors import StartupError
 
 log = logging.getLogger(__name__)
+
+LAST_STANDARD_DESCRIPTOR = 2
 
 USAGE = """\
 usage: pysaslauthd [options]
@@ -49,7 +53,9 @@ option information:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit code (protocols/saslauthd-cli.md section 2)."""
     arguments = sys.argv[1:] if argv is None else argv
-    terminal = logs.set_up(verbose=False)
+    _occupy_standard_descriptors()
+    signal.signal(signal.SIGTERM, _leave)  # as pid 1 there is no default action
+    terminal = logs.set_up()
     try:
         flags = _parse(arguments)
         if flags is None:
@@ -59,6 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             log.error("%s", line)
         return error.status
+
+
+def _occupy_standard_descriptors() -> None:
+    """Let no socket or lock get the number of a standard stream that was closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_DESCRIPTOR:
+        pass
+    os.close(descriptor)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End a start that has not come to the supervisor yet; what was made is removed."""
+    sys.exit(0)
 
 
 def _parse(arguments: Sequence[str]) -> Flags | None:

@@ -5,6 +5,7 @@ protocols/saslauthd-cli.md sections 1 and 2.
 """
 
 import re
+from pathlib import Path
 
 from pysaslauthd.errors import StartupError
 
@@ -72,7 +73,7 @@ class Flags:
             case "--socket-mode":
                 self.values["socket_mode"] = _octal(value)
             case "--config":
-                self.config = value
+                self.config = str(Path(value).absolute())  # the daemon changes its directory
             case _:
                 self._path(flag, value)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 FieldBytes = Annotated[int, Meta(ge=1, le=0xFFFF)]  # a count on the wire has 16 bits
+AbsolutePath = Annotated[str, Meta(pattern="^/")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
@@ -18,8 +19,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mechanism_option: str | None = None
     """`-O`: for sasldb the path of the database."""
 
-    run_directory: str = "/var/run/saslauthd"
-    mux: tuple[str, ...] = ()
+    run_directory: AbsolutePath = "/var/run/saslauthd"
+    mux: tuple[AbsolutePath, ...] = ()
     """More sockets for the mux protocol, such as one inside Postfix's chroot."""
     socket_mode: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     """Unset: 0777 where the socket's directory keeps others out, else 0660."""
@@ -32,7 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`-r`: backends without realms get `user@realm`."""
     local_domain: str | None = None
     """The realm of users who name none; unset: the host's name."""
-    processes: Annotated[int, Meta(ge=0)] = 5
+    processes: Annotated[int, Meta(ge=0, le=0x7FFFFFFF)] = 5
     """`-n`: bounds the worker processes of backends that need them; sasldb needs none."""
 
     on_outage: Literal["tempfail", "no"] = "tempfail"

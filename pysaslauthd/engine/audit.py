@@ -11,17 +11,16 @@ LONGEST_VALUE = 256  # characters; the C daemon's limit on a field, so that a li
 
 
 class Audit:
-    """Writes the lines; a success only when *verbose*, as the C daemon."""
+    """Writes the lines; a success with priority debug, as the C daemon."""
 
-    def __init__(self, names: Names, *, verbose: bool) -> None:
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._verbose = verbose
 
     def record(self, request: AuthRequest, result: AuthResult) -> None:
         """Log what *result* means for *request*."""
         match result:
             case Accepted():
-                if self._verbose:
+                if log.isEnabledFor(logging.DEBUG):
                     log.debug("auth success: %s [mech=%s]", self._who(request), result.backend)
             case Rejected():
                 log.info(

@@ -1,14 +1,17 @@
 """Makes the listening unix sockets: at no moment open to more people than they should be."""
 
+import contextlib
 import grp
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 from pysaslauthd.errors import StartupError
 
 LONGEST_PATH = 107  # bytes; sun_path has 108, one for the NUL
+LEAVING_SECONDS, LEAVING_POLL = 2.0, 0.05
 BACKLOG = 4096  # as many as net.core.somaxconn allows
 
 
@@ -24,20 +27,29 @@ def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
     _remove_stale(path)
     if mode is None:
         mode = 0o660 if directory.st_mode & stat.S_IXOTH else 0o777
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.settimeout(0)
-    old_umask = os.umask(0o177)  # nobody else connects before owner and mode are right
+    with contextlib.ExitStack() as undo:
+        listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.settimeout(0)
+        try:
+            _bind(listener, path, mode)
+            undo.callback(Path(path).unlink)
+            if Path(path).lstat().st_gid != gid:
+                os.chown(path, -1, gid, follow_symlinks=False)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise StartupError(f"could not bind to socket: {path}", str(error)) from None
+        undo.pop_all()
+    return listener
+
+
+def _bind(listener: socket.socket, path: str, mode: int) -> None:
+    """Bind with *mode* from the first moment: Linux gives the file the mode of the descriptor."""
+    old_umask = os.umask(0)
     try:
+        os.fchmod(listener.fileno(), mode)
         listener.bind(path)
-        _give_to_group(path, gid)
-        Path(path).chmod(mode)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise StartupError(f"could not bind to socket: {path}", f"bind: {error.strerror}") from None
     finally:
         os.umask(old_umask)
-    return listener
 
 
 def _check_length(path: str) -> None:
@@ -53,11 +65,18 @@ def _check_length(path: str) -> None:
 def _directory_of(path: str) -> os.stat_result:
     directory = Path(path).parent
     try:
-        return directory.stat()
+        found = directory.stat()
     except OSError as error:
         raise StartupError(
             f"could not bind to socket: {path}", f"{directory}: {error.strerror}"
         ) from None
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartupError(
+            f"could not bind to socket: {path}",
+            "its directory is writable by others, who could replace it",
+            f"run: chmod go-w {directory}",
+        )
+    return found
 
 
 def _group(name: str) -> int:
@@ -65,11 +84,6 @@ def _group(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise StartupError(f"there is no group {name!r}: see --socket-group") from None
-
-
-def _give_to_group(path: str, gid: int) -> None:
-    if Path(path).lstat().st_gid != gid:
-        os.chown(path, -1, gid)
 
 
 def _remove_stale(path: str) -> None:
@@ -82,12 +96,16 @@ def _remove_stale(path: str) -> None:
         raise StartupError(
             f"could not bind to socket: {path}", "it exists and is no socket: remove it yourself"
         )
-    if _is_served(path):
+    # The one before may be leaving: it has let go of its lock, and answers the last clients.
+    until = time.monotonic() + LEAVING_SECONDS
+    while (served := _is_served(path)) and time.monotonic() < until:
+        time.sleep(LEAVING_POLL)
+    if served:
         raise StartupError(
             f"could not bind to socket: {path}",
             "another process listens there: stop it, or choose another path",
         )
-    Path(path).unlink()
+    Path(path).unlink(missing_ok=True)
 
 
 def _is_served(path: str) -> bool:

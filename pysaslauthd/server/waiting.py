@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,20 +18,20 @@ log = logging.getLogger(__name__)
 
 ONCE = select.EPOLLIN | select.EPOLLONESHOT
 EVENTS_AT_ONCE = 64  # then the listeners get their turn
-DRIBBLE_FACTOR = 3  # a request must be complete within this many idle times
+DRIBBLE_FACTOR = 3  # a request must be complete within so many idle times of its first byte
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 
 class Waiting:
     """One connection: what it said so far, and whether it has been answered already."""
 
-    __slots__ = ("accepted", "answered", "data", "descriptor", "heard")
+    __slots__ = ("answered", "began", "data", "descriptor", "heard")
 
-    def __init__(self, descriptor: int, data: bytes, now: float) -> None:
+    def __init__(self, descriptor: int, data: bytes = b"", *, answered: bool = False) -> None:
         self.descriptor = descriptor
         self.data = data
-        self.accepted = self.heard = now
-        self.answered = False
+        self.answered = answered
+        self.began = self.heard = time.monotonic()
 
 
 class Bounds(NamedTuple):
@@ -49,11 +50,11 @@ class WaitingRoom:
         bounds: Bounds,
         on_bytes: Callable[[Waiting], None],
     ) -> None:
+        self.bounds = bounds
         self._loop = loop
-        self._bounds = bounds
         self._on_bytes = on_bytes
         self._epoll = select.epoll()
-        self._by_silence: dict[int, Waiting] = {}  # the longest silent first
+        self._by_silence: OrderedDict[int, Waiting] = OrderedDict()  # the longest silent first
         self._sweeper: asyncio.TimerHandle | None = None
         self._complained = float("-inf")
         loop.add_reader(self._epoll, self._on_events)
@@ -64,33 +65,34 @@ class WaitingRoom:
     def __contains__(self, connection: Waiting) -> bool:
         return self._by_silence.get(connection.descriptor) is connection
 
-    def admit(self, descriptor: int, data: bytes = b"") -> Waiting:
-        """Keep a connection that has said *data* until it says more, or is silent for too long."""
-        connection = Waiting(descriptor, data, time.monotonic())
-        self._by_silence[descriptor] = connection
+    def admit(self, connection: Waiting) -> None:
+        """Keep a connection until it says more, or is silent or dribbles for too long."""
+        connection.heard = time.monotonic()
+        dribbles = connection.heard - connection.began > self.bounds.idle_after * DRIBBLE_FACTOR
+        if dribbles or not self._watch(connection.descriptor):
+            os.close(connection.descriptor)
+            return
+        self._by_silence[connection.descriptor] = connection
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(self.bounds.idle_after, self._sweep)
+
+    def _watch(self, descriptor: int) -> bool:
+        """Wait for bytes on *descriptor*; False where the kernel takes no more of them."""
         try:
             self._epoll.register(descriptor, ONCE)
-        except FileExistsError:  # released a moment ago
+        except FileExistsError:  # it was released a moment ago
             self._epoll.modify(descriptor, ONCE)
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(self._bounds.idle_after, self._sweep)
-        return connection
+        except OSError as error:
+            self._complain(f"one cannot be watched: {error.strerror}")
+            return False
+        return True
 
-    def keep(self, connection: Waiting) -> None:
-        """Wait for more from *connection*, which said something; dribbling helps only so long."""
-        self._epoll.modify(connection.descriptor, ONCE)
-        now = time.monotonic()
-        if now - connection.accepted < self._bounds.idle_after * (DRIBBLE_FACTOR - 1):
-            connection.heard = now
-            self._by_silence[connection.descriptor] = self._by_silence.pop(connection.descriptor)
-
-    def release(self, connection: Waiting) -> int:
-        """Forget *connection*, which said something; its descriptor is the caller's to close.
+    def release(self, connection: Waiting) -> None:
+        """Forget *connection*, which has something to say; its descriptor is the caller's to close.
 
         It stays in the epoll set, disarmed, until it is closed: that saves a call.
         """
         del self._by_silence[connection.descriptor]
-        return connection.descriptor
 
     def close(self, connection: Waiting) -> None:
         """Close *connection* if it still waits."""
@@ -101,10 +103,11 @@ class WaitingRoom:
 
     def make_place(self) -> bool:
         """Close the connection that has been silent longest; False where there is none."""
-        longest = next(iter(self._by_silence.values()), None)
+        longest = self._longest_silent()
         if longest is None:
             return False
-        self._complain(time.monotonic() - longest.heard)
+        silent = time.monotonic() - longest.heard
+        self._complain(f"closing those that are silent longest ({silent:.1f} s)")
         self.close(longest)
         return True
 
@@ -112,12 +115,15 @@ class WaitingRoom:
         """Close everything; once more does nothing."""
         if self._epoll.closed:
             return
-        for connection in list(self._by_silence.values()):
+        while (connection := self._longest_silent()) is not None:
             self.close(connection)
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._loop.remove_reader(self._epoll)
         self._epoll.close()
+
+    def _longest_silent(self) -> Waiting | None:
+        return next(iter(self._by_silence.values()), None)
 
     def _on_events(self) -> None:
         for descriptor, _ in self._epoll.poll(0, EVENTS_AT_ONCE):
@@ -129,23 +135,23 @@ class WaitingRoom:
     def _sweep(self) -> None:
         self._sweeper = None
         now = time.monotonic()
-        for connection in list(self._by_silence.values()):
-            rest = connection.heard + self._bounds.idle_after - now
+        while (connection := self._longest_silent()) is not None:
+            rest = connection.heard + self.bounds.idle_after - now
             if rest > 0:
                 self._sweeper = self._loop.call_later(rest, self._sweep)
                 return
             self.close(connection)
 
-    def _complain(self, silent: float) -> None:
+    def _complain(self, what: str) -> None:
         now = time.monotonic()
         if now - self._complained < SECONDS_BETWEEN_COMPLAINTS:
             return
         self._complained = now
         log.warning(
-            "too many open connections (at most %d): closing those that are silent longest"
-            " (%.1f s); raise the limit on open files or find the client that keeps them open",
-            self._bounds.most,
-            silent,
+            "too many open connections (at most %d): %s; raise the limit on open files"
+            " or find the client that keeps them open",
+            self.bounds.most,
+            what,
         )
 
 

@@ -116,7 +116,7 @@ async def test_a_file_that_comes_back_is_used(verifier: Sasldb, path: Path) -> N
 @pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take no broken file for one that is being written."""
-    monkeypatch.setattr(backend, "HALF_WRITTEN_NS", 0)
+    monkeypatch.setattr(backend, "HALF_WRITTEN", 0.0)
 
 
 @pytest.mark.usefixtures("no_patience")
@@ -159,7 +159,7 @@ async def test_a_file_that_stays_broken_becomes_an_outage(
     path.write_bytes(path.read_bytes()[:5000])
     assert isinstance(await asked(verifier), Accepted)
 
-    monkeypatch.setattr(backend, "HALF_WRITTEN_NS", 0)
+    monkeypatch.setattr(backend, "HALF_WRITTEN", 0.0)
 
     assert isinstance(await asked(verifier), Unavailable)
 

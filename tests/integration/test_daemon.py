@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -215,17 +215,90 @@ class TestSurvival:
                 client.close()
 
     def test_more_clients_than_descriptors_are_no_fault(self, place: Instance) -> None:
-        argv = ["prlimit", "--nofile=300:300", *place.argv("-f")]
+        argv = ["prlimit", "--nofile=600:600", *place.argv("-f")]
         with place.starting(argv) as server:
             server.wait_until(lambda: accepts(place.mux))
-            silent = [socket.socket(socket.AF_UNIX) for _ in range(400)]
+            silent = [socket.socket(socket.AF_UNIX) for _ in range(800)]
             for client in silent:
                 client.connect(str(place.mux))
 
             assert [place.ask() for _ in range(20)] == [b"OK"] * 20
-            assert server.output().count("too many open connections (at most 44)") == 1
+            assert server.output().count("too many open connections (at most 344)") == 1
             for client in silent:
                 client.close()
+
+    def test_started_without_standard_streams_it_serves(self, place: Instance) -> None:
+        command = " ".join(place.argv())
+        done = run(["sh", "-c", f"exec {command} <&- >&- 2>&-"])
+
+        assert done.returncode == 0
+        assert place.ask() == b"OK"
+        end(int((place.run / "saslauthd.pid").read_text()))
+
+    def test_a_log_that_nobody_reads_holds_nobody(self, place: Instance) -> None:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while os.write(writer, b"x" * 4096):
+                pass
+        os.set_blocking(writer, True)
+        with subprocess.Popen(place.argv("-f"), stderr=writer, env=environment()) as process:
+            wait_for(lambda: accepts(place.mux), "a socket")
+
+            assert [place.ask("wrong") for _ in range(20)] == [b"NO"] * 20
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+        os.close(reader)
+        os.close(writer)
+
+    @pytest.mark.parametrize("number", [signal.SIGSEGV, 40])
+    def test_any_signal_may_end_a_front(self, place: Instance, number: int) -> None:
+        with place.running() as server:
+            (front,) = children_of(server.pid)
+            os.kill(front, number)
+            wait_for(lambda: not is_alive(front), "end of the front")
+
+            assert place.ask() == b"OK"
+
+    def test_a_blocked_signal_is_none_of_ours(self, place: Instance) -> None:
+        blocked = "import os, signal, sys; signal.pthread_sigmask(0, {15, 17});"
+        argv = [sys.executable, "-c", f"{blocked} os.execv(sys.argv[1], sys.argv[1:])"]
+        with place.starting([*argv, *place.argv("-f")]) as server:
+            server.wait_until(lambda: accepts(place.mux))
+            place.ask()
+            (front,) = children_of(server.pid)
+            end(front, signal.SIGKILL)
+
+            assert place.ask() == b"OK"
+            assert server.stop() == 0
+
+    def test_a_storm_of_signals_ends_with_the_last(self, place: Instance) -> None:
+        with place.running() as server:
+            (front,) = children_of(server.pid)
+            os.kill(front, signal.SIGSTOP)
+            for _ in range(500):
+                os.kill(server.pid, signal.SIGHUP)
+            os.kill(server.pid, signal.SIGTERM)
+            os.kill(front, signal.SIGCONT)
+
+            assert server.has_ended(within=5)
+            assert "killing it" not in server.output()
+
+    def test_the_alarm_signal_is_ignored(self, place: Instance) -> None:
+        with place.running() as server:
+            os.kill(server.pid, signal.SIGALRM)
+
+            assert place.ask() == b"OK"
+
+    def test_a_start_whose_parent_is_interrupted_goes_on(self, place: Instance) -> None:
+        parent = subprocess.Popen(place.argv(), env=environment(), stderr=subprocess.DEVNULL)
+        wait_for((place.run / "saslauthd.pid.lock").exists, "a lock")
+        parent.kill()
+        parent.wait(timeout=10)
+
+        wait_for(lambda: accepts(place.mux), "a socket")
+        assert place.ask() == b"OK"
+        end(int((place.run / "saslauthd.pid").read_text()))
 
 
 class TestTheDatabase:
@@ -280,6 +353,25 @@ class TestReloading:
             assert before == b"NO "
             assert place.ask("longer than ten") == b"NO"
             assert place.ask() == b"OK"
+
+    def test_verbose_can_be_switched_on(self, place: Instance) -> None:
+        config = place.directory / "c.toml"
+        config.write_text("")
+        with place.running("--config", str(config)) as server:
+            config.write_text("verbose = true\n")
+            os.kill(server.pid, signal.SIGHUP)
+            server.wait_until(lambda: "reloaded" in server.output())
+            place.ask()
+
+            assert "auth success: " in server.output()
+
+    def test_a_value_that_cannot_be_handed_on_is_refused_at_the_start(
+        self, place: Instance
+    ) -> None:
+        done = run([*place.argv("-f"), "-O", os.fsdecode(b"/tmp/db\xff")])
+
+        assert done.returncode == 1
+        assert "a setting has a value that cannot be used" in done.stderr
 
     def test_a_bad_file_changes_nothing(self, place: Instance) -> None:
         config = place.directory / "c.toml"
@@ -357,6 +449,19 @@ class TestUnderSystemd:
 
             assert ready == f"READY=1\nMAINPID={server.pid}"
             assert heard(manager, "STOPPING")
+
+    def test_a_reload_that_a_front_does_not_survive_ends(
+        self, place: Instance, manager: socket.socket
+    ) -> None:
+        with place.running(env={"NOTIFY_SOCKET": str(place.directory / "notify")}) as server:
+            heard(manager, "READY")
+            (front,) = children_of(server.pid)
+            os.kill(front, signal.SIGSTOP)
+            os.kill(server.pid, signal.SIGHUP)
+            heard(manager, "RELOADING")
+            os.kill(front, signal.SIGKILL)
+
+            assert heard(manager, "READY")
 
     def test_the_watchdog_is_fed(self, place: Instance, manager: socket.socket) -> None:
         variables = {

@@ -29,7 +29,7 @@ def line_for(
     combine: bool = False,
 ) -> tuple[str, int]:
     with caplog.at_level(logging.DEBUG, "pysaslauthd"):
-        Audit(Names(combine, "host"), verbose=True).record(request, result)
+        Audit(Names(combine, "host")).record(request, result)
     (record,) = caplog.records
     return record.getMessage(), record.levelno
 
@@ -106,8 +106,8 @@ def test_the_user_is_logged_joined_under_r(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_success_is_logged_only_when_verbose(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "pysaslauthd"):
-        Audit(Names(combine=False, default_realm="h"), verbose=False).record(JOE, YES)
+    with caplog.at_level(logging.INFO, "pysaslauthd"):
+        Audit(Names(combine=False, default_realm="h")).record(JOE, YES)
 
     assert caplog.records == []
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("seen_logs")
 
 
 def engine(backend: PasswordVerifier, deadline: float = 5.0) -> Authenticator:
-    return Authenticator(backend, NAMES, Audit(NAMES, verbose=True), deadline)
+    return Authenticator(backend, NAMES, Audit(NAMES), deadline)
 
 
 async def settled(answer: AuthResult | Awaitable[AuthResult]) -> AuthResult:

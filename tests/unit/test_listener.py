@@ -1,12 +1,14 @@
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pysaslauthd.errors import StartupError
+from pysaslauthd.server import listener
 from pysaslauthd.server.listener import LONGEST_PATH, listen
 from tests.helpers.processes import short_directory
 
@@ -70,11 +72,31 @@ def test_a_stale_socket_is_replaced(directory: Path) -> None:
         client.connect(str(directory / "mux"))
 
 
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the one before to leave."""
+    monkeypatch.setattr(listener, "LEAVING_SECONDS", 0.0)
+
+
+def test_a_socket_whose_server_leaves_is_taken_over(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as leaving:
+        leaving.bind(str(directory / "mux"))
+        leaving.listen()
+        monkeypatch.setattr(time, "sleep", lambda _: leaving.close())
+
+        with listen(str(directory / "mux"), None, None), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(directory / "mux"))
+
+
+@pytest.mark.usefixtures("no_patience")
 def test_a_socket_that_is_served_is_left_alone(directory: Path) -> None:
     with listen(str(directory / "mux"), None, None):
         assert "another process listens there" in problem_at(directory / "mux")
 
 
+@pytest.mark.usefixtures("no_patience")
 def test_a_socket_whose_server_is_busy_is_left_alone(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
         busy.bind(str(directory / "mux"))
@@ -106,6 +128,20 @@ def test_a_name_too_long_is_counted(directory: Path) -> None:
 
 def test_a_missing_directory_is_named(directory: Path) -> None:
     assert f"{directory}/no: No such file or directory" in problem_at(directory / "no" / "mux")
+
+
+def test_a_directory_that_others_can_write_is_refused(directory: Path) -> None:
+    directory.chmod(0o1777)
+
+    assert f"chmod go-w {directory}" in problem_at(directory / "mux")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give files to every group")
+def test_a_socket_that_cannot_be_given_away_is_not_left_behind(directory: Path) -> None:
+    problem = problem_at(directory / "mux", group="daemon")
+
+    assert "Operation not permitted" in problem
+    assert not (directory / "mux").exists()
 
 
 def test_the_umask_is_restored(directory: Path) -> None:

@@ -103,40 +103,106 @@ def test_a_syslog_that_does_not_read_holds_nobody(
     assert syslog.recv(1000).endswith(b": line 0")
 
 
+def test_a_syslog_that_is_a_stream_gets_lines_that_end(
+    logger: logging.Logger, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "log"))
+        listener.listen()
+        listener.settimeout(5)
+        logger.addHandler(logs.Syslog(str(tmp_path / "log")))
+        logger.error("text")
+
+        with listener.accept()[0] as end:
+            assert end.recv(1000).endswith(b": text\0")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_terminal_gets_the_c_daemons_form(logger: logging.Logger, pipe: tuple[int, int]) -> None:
+    logger.addHandler(logs.Terminal(pipe[1]))
+
+    logger.info("listening")
+
+    assert os.read(pipe[0], 1000).decode() == f"saslauthd[{os.getpid()}] :listening\n"
+
+
+def test_a_terminal_that_nobody_reads_holds_nobody(
+    logger: logging.Logger, pipe: tuple[int, int]
+) -> None:
+    logger.addHandler(logs.Terminal(pipe[1]))
+
+    for number in range(3000):
+        logger.error("line %d of many that do not fit into a pipe", number)
+
+    assert b":line 0 of many" in os.read(pipe[0], 200)
+
+
 @pytest.fixture
 def package_log() -> Iterator[logging.Logger]:
-    found = logging.getLogger("pysaslauthd")
-    before = found.handlers[:], found.level, found.propagate
-    yield found
-    for handler in set(found.handlers) - set(before[0]):
-        handler.close()
-    found.handlers[:], found.level, found.propagate = before[0], before[1], before[2]
+    """The package's logger; what a test does to it is undone."""
+    loggers = [logging.getLogger(name) for name in logs.LOGGERS]
+    before = [(found.handlers[:], found.level, found.propagate) for found in loggers]
+    yield loggers[0]
+    for found, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        for handler in set(found.handlers) - set(handlers):
+            handler.close()
+        found.handlers[:], found.level, found.propagate = handlers, level, propagate
 
 
 def test_while_attached_lines_go_to_stderr_too(
-    package_log: logging.Logger, capsys: pytest.CaptureFixture[str]
+    package_log: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    logs.set_up(verbose=False)
+    logs.set_up()
 
     package_log.info("listening")
     package_log.debug("unsaid")
 
-    assert capsys.readouterr().err == f"saslauthd[{os.getpid()}] :listening\n"
+    assert capfd.readouterr().err == f"saslauthd[{os.getpid()}] :listening\n"
+
+
+def test_faults_of_the_event_loop_are_told_too(
+    package_log: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up()
+
+    logging.getLogger("asyncio").error("a task failed")
+
+    assert capfd.readouterr().err == f"saslauthd[{os.getpid()}] :a task failed\n"
+
+
+def test_verbose_is_a_switch(
+    package_log: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up()
+
+    logs.set_verbose(verbose=True)
+    package_log.debug("said")
+    logs.set_verbose(verbose=False)
+    package_log.debug("unsaid")
+
+    assert capfd.readouterr().err == f"saslauthd[{os.getpid()}] :said\n"
 
 
 def test_detached_nothing_goes_to_stderr(
-    package_log: logging.Logger, capsys: pytest.CaptureFixture[str]
+    package_log: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    logs.detach(logs.set_up(verbose=True))
+    logs.detach(logs.set_up())
 
     package_log.error("unsaid")
 
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def test_under_the_journal_each_line_is_sent_once(
     package_log: logging.Logger,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     syslog: socket.socket,
     tmp_path: Path,
@@ -144,9 +210,9 @@ def test_under_the_journal_each_line_is_sent_once(
     found = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
     monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(tmp_path / "log"))
-    logs.set_up(verbose=False)
+    logs.set_up()
 
     package_log.info("once")
 
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
     assert syslog.recv(1000).endswith(b": once")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Unavailable
-from pysaslauthd.server.mux import MuxDoor
+from pysaslauthd.server.mux import MuxDoor, Rules
 from pysaslauthd.server.waiting import Bounds
 from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_request
 from tests.helpers.static import YES
@@ -60,18 +61,15 @@ class House:
         self.listener.bind(self.path)
         self.listener.listen(1024)
         self._check = check
-        self.door = MuxDoor(
-            asyncio.get_running_loop(),
-            self.check,
-            limits=Limits(),
-            bounds=bounds,
-            on_outage=OUTAGE_REPLY,
-        )
+        self.door = MuxDoor(asyncio.get_running_loop(), self.rules(bounds))
         self.door.listen(self.listener)
 
     def check(self, request: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
         self.asked.append(request)
         return self._check(request)
+
+    def rules(self, bounds: Bounds, check: Check | None = None) -> Rules:
+        return Rules(check or self.check, Limits(), bounds, OUTAGE_REPLY)
 
     def client(self, path: str | None = None) -> Client:
         self.clients.append(Client(path or self.path))
@@ -416,7 +414,9 @@ class Failing(socket.socket):
         return accepted
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNABORTED], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ECONNABORTED, errno.EINVAL], ids=errno.errorcode.get
+)
 async def test_a_failing_accept_costs_nobody_an_answer(
     open_house: OpenHouse, tmp_path: Path, number: int
 ) -> None:
@@ -431,7 +431,7 @@ async def test_a_failing_accept_costs_nobody_an_answer(
         client.say(REQUEST)
 
         assert await client.hears_all() == OK
-        house.door.unlisten()
+        await house.door.stop(0.0)
 
 
 async def test_out_of_descriptors_the_longest_silent_client_is_closed(
@@ -451,7 +451,7 @@ async def test_out_of_descriptors_the_longest_silent_client_is_closed(
 
         assert await client.hears_all() == OK
         assert await silent.hears_all() == b""
-        house.door.unlisten()
+        await house.door.stop(0.0)
 
 
 async def test_two_sockets_have_one_door(open_house: OpenHouse, tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ async def test_two_sockets_have_one_door(open_house: OpenHouse, tmp_path: Path) 
 
         assert await client.hears_all() == OK
         assert await house.answers() == OK
-        house.door.unlisten()
+        await house.door.stop(0.0)
 
 
 async def test_stopping_answers_who_has_connected_and_asked(open_house: OpenHouse) -> None:
@@ -475,7 +475,7 @@ async def test_stopping_answers_who_has_connected_and_asked(open_house: OpenHous
     for client in clients:
         client.say(REQUEST)
 
-    await house.door.stop(0.0)
+    await house.door.stop(DEADLINE)
 
     assert {await client.hears_all() for client in clients} == {OK}
 
@@ -507,6 +507,78 @@ async def test_stopping_gives_those_who_have_begun_a_moment(open_house: OpenHous
     await stopping
 
     assert await client.hears_all() == OK
+
+
+async def test_new_rules_count_from_the_next_request(open_house: OpenHouse) -> None:
+    released: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+    house = open_house(lambda _: released)
+    before = house.client()
+    before.say(REQUEST)
+    await asyncio.sleep(0.005)
+
+    house.door.follow(house.rules(Bounds(5.0, 10), lambda _: Unavailable("down", "ldap")))
+    after = await house.answers()
+    released.set_result(YES)
+
+    assert after == OUTAGE_REPLY
+    assert await before.hears_all() == OK
+
+
+async def test_answers_under_way_can_be_awaited(open_house: OpenHouse) -> None:
+    released: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+    house = open_house(lambda _: released)
+    house.client().say(REQUEST)
+    await asyncio.sleep(0.005)
+
+    answered = asyncio.create_task(house.door.answered())
+    await asyncio.sleep(0.005)
+    waited = not answered.done()
+    released.set_result(YES)
+    await answered
+
+    assert waited
+
+
+async def test_stopping_ends_under_a_flood(open_house: OpenHouse) -> None:
+    house = open_house()
+
+    def flood(_: AuthRequest) -> AuthResult:
+        house.client().say(REQUEST)
+        return YES
+
+    house.door.follow(house.rules(Bounds(5.0, 10_000), flood))
+    for _ in range(4):
+        house.client().say(REQUEST)
+
+    async with asyncio.timeout(DEADLINE):
+        await house.door.stop(0.02)
+
+
+async def test_a_connection_that_cannot_be_watched_is_closed(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """An epoll set that takes no more."""
+
+        closed = False
+
+        def __init__(self, real: select.epoll) -> None:
+            self._real = real
+
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    house = open_house()
+    room = house.door._room  # noqa: SLF001 (the kernel's refusal cannot be had otherwise)
+    monkeypatch.setattr(room, "_epoll", Full(room._epoll))  # noqa: SLF001
+
+    silent = house.client()
+
+    assert await silent.hears_all() == b""
+    assert await house.answers() == OK
 
 
 async def test_a_cancelled_answer_closes_its_connection(open_house: OpenHouse) -> None:

@@ -54,10 +54,17 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
         rundir.prepare(str(tmp_path))
 
 
+def test_a_link_to_nothing_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "nothing")
+
+    with pytest.raises(StartupError, match="could not chdir to"):
+        rundir.prepare(str(tmp_path / "run"))
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
 
-    with pytest.raises(StartupError, match="is no directory"):
+    with pytest.raises(StartupError, match=r"could not chdir to: .*\nchdir: Not a directory"):
         rundir.prepare(str(tmp_path / "run"))
 
 

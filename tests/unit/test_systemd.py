@@ -42,13 +42,13 @@ def listening(path: Path) -> socket.socket:
 def test_without_systemd_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LISTEN_FDS", raising=False)
 
-    assert systemd.inherited_listeners() == {}
+    assert systemd.inherited_listeners() == []
 
 
 def test_a_name_may_repeat(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), listening(tmp_path / "b"), names="mux:mux")
 
-    found = systemd.inherited_listeners()["mux"]
+    found = systemd.inherited_listeners()
 
     assert [s.getsockname() for s in found] == [f"{tmp_path}/a", f"{tmp_path}/b"]
     assert not any(s.get_inheritable() or s.getblocking() for s in found)
@@ -59,13 +59,13 @@ def test_a_name_may_repeat(passed: Pass, tmp_path: Path) -> None:
 def test_sockets_for_another_process_are_not_ours(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), names="mux", pid=1)
 
-    assert systemd.inherited_listeners() == {}
+    assert systemd.inherited_listeners() == []
 
 
 def test_the_environment_is_cleaned(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), names="mux")
 
-    for found in systemd.inherited_listeners()["mux"]:
+    for found in systemd.inherited_listeners():
         found.close()
 
     assert not [name for name in os.environ if name.startswith("LISTEN_")]
@@ -158,6 +158,19 @@ def test_an_abstract_address_is_understood(monkeypatch: pytest.MonkeyPatch) -> N
         end.bind(f"\0notify-{os.getpid()}")
         end.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@notify-{os.getpid()}")
+
+        systemd.Notifier().stopping()
+
+        assert end.recv(100) == b"STOPPING=1"
+
+
+def test_an_at_sign_inside_an_address_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "inst@1"))
+        end.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "inst@1"))
 
         systemd.Notifier().stopping()
 
