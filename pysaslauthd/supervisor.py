@@ -82,7 +82,7 @@ class Supervisor:
         self._stop_by: float | None = None
         self._restart_at: float | None = None
         self._deaths = 0  # of fronts that served nobody, or not for long
-        self._reloading = self._reload_again = False
+        self._settling = self._reload_again = False
 
     def run(self) -> None:
         """Return when the front has stopped as told; StartupError if the first never served."""
@@ -139,7 +139,8 @@ class Supervisor:
 
     def _start(self) -> None:
         self._restart_at = None
-        self._reloading = self._reload_again = False
+        # It starts by the settings of this moment; newer ones wait until it serves.
+        self._settling, self._reload_again = True, False
         ours, theirs = channel.pair()
         pid = os.fork()
         if pid == 0:
@@ -182,11 +183,10 @@ class Supervisor:
         if not self._was_ready:
             self._was_ready = True
             self._on_ready()
-        self._reloading = False
+        self._notify.ready()
+        self._settling = False
         if self._reload_again:
             self._reload()
-        else:
-            self._notify.ready()
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -196,8 +196,8 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Hand the settings to the front anew; while it is at it, remember to do so again."""
-        self._reload_again = self._reloading
-        if self._reloading or self._stop_by is not None:
+        self._reload_again = self._settling
+        if self._settling or self._stop_by is not None:
             return
         try:
             settings = self._read_settings()
@@ -207,10 +207,10 @@ class Supervisor:
             return
         self._settings = settings
         front = self._front
-        if front is None or front.end is None or not self._was_ready:
+        if front is None or front.end is None:
             return  # the next front starts with them
         self._notify.reloading()
-        self._reloading = True
+        self._settling = True
         try:
             front.end.send(word)
         except OSError as error:
