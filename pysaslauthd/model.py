@@ -93,3 +93,4 @@ class Unavailable(NamedTuple):
 
 
 AuthResult = Accepted | Rejected | Unavailable
+VERDICTS = (Accepted, Rejected, Unavailable)  # for isinstance, on the hot path

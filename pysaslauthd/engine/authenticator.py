@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from pysaslauthd.backends.base import PasswordVerifier
 from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.names import Names
-from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Rejected, Unavailable
+from pysaslauthd.model import VERDICTS, AuthRequest, AuthResult, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Authenticator:
         except Exception:
             log.exception(FAULT, self.backend.name)
             result = self._fault()
-        if isinstance(result, Accepted | Rejected | Unavailable):
+        if isinstance(result, VERDICTS):
             self._audit.record(request, result)
             return result
         return self._settle(request, result)

@@ -1,21 +1,20 @@
 """The mux door: one short connection per request, so accepting is the hot path.
 
-Raw descriptors and no transport: a connection whose request is there is read,
-answered and closed inside the listener's callback. Everything else is the
-waiting room's, or a task's where a backend has to wait.
+No transport: a connection whose request is there is answered and closed inside
+the listener's callback. Everything else is the waiting room's, or a task's where
+a backend has to wait.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from pysaslauthd.model import AuthRequest, AuthResult
-from pysaslauthd.server.waiting import Bounds, Waiting, WaitingRoom, read_some, write_and_forget
+from pysaslauthd.server.waiting import Bounds, Client, Waiting, WaitingRoom
 from pysaslauthd.wire.mux import (
     Limits,
     RefusedRequest,
@@ -26,11 +25,14 @@ from pysaslauthd.wire.mux import (
 
 log = logging.getLogger(__name__)
 
-# Reading a request wakes its client in vain, for there is room to write again. If the
-# answer follows at once, the client has not run yet, and one switch serves for both.
-CONNECTIONS_AT_ONCE = 8
+CONNECTIONS_AT_ONCE = 8  # so that a first reply is not late
 ROUNDS_AT_ONCE = 16  # then everything else has its turn
 READ_BYTES = 4096
+UNIX, STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
+# Reading a request wakes its client, which waits for the answer, in vain: it could write
+# again. So a request is looked at, answered, and read when its client is awake.
+CONSUME = int(socket.MSG_DONTWAIT)
+PEEK = CONSUME | int(socket.MSG_PEEK)
 ADDRESS_GRACE = 0.05  # seconds for the rest of a fifth field that has begun
 LINGER = 1.0  # seconds in which a client may still write after its answer
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
@@ -98,82 +100,99 @@ class MuxDoor:
 
     def _accept_some(self, listener: socket.socket) -> int:
         """Take and serve the connections that have come; return how many."""
-        requests: list[tuple[int, bytes]] = []
-        silent: list[int] = []
+        requests: list[tuple[Client, bytes]] = []
+        silent: list[Client] = []
         try:
             for _ in range(CONNECTIONS_AT_ONCE):
-                # accept() would make a socket object for each: a quarter of the rate.
                 descriptor, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-                os.set_blocking(descriptor, False)
-                data = read_some(descriptor, READ_BYTES)
+                client = Client(UNIX, STREAM, 0, descriptor)
+                data = receive(client, PEEK)
                 if data is None:
-                    silent.append(descriptor)
+                    silent.append(client)
                 else:
-                    requests.append((descriptor, data))
+                    requests.append((client, data))
         except BlockingIOError:
             pass
         except OSError as error:
             self._on_accept_error(listener, error)
-        # Every request of this round was read before this moment: one look at
+        # Every request of this round was there before this moment: one look at
         # a backend's file after it is fresh enough for all of them.
         received = time.monotonic()
-        for descriptor, data in requests:
-            self._serve(descriptor, data, received)
-        for descriptor in silent:
-            self._second_look(descriptor)
+        for client, data in requests:
+            self._serve(client, data, received)
+        for client in silent:
+            # Clients write just after they connect: most have by now.
+            self._look(Waiting(client))
         return len(requests) + len(silent)
 
-    def _second_look(self, descriptor: int) -> None:
-        """Read once more what was silent a moment ago: clients write just after they connect."""
-        data = read_some(descriptor, READ_BYTES)
+    def _look(self, connection: Waiting) -> None:
+        """Serve a connection that has said nothing so far, if it has something to say now."""
+        data = receive(connection.client, PEEK)
         if data is None:
-            self._wait(Waiting(descriptor))
+            self._wait(connection)
         else:
-            self._serve(descriptor, data, time.monotonic())
+            self._serve(connection.client, data, time.monotonic())
 
     def _serve(
         self,
-        descriptor: int,
+        client: Client,
         data: bytes,
         received: float,
         earlier: Waiting | None = None,
         *,
         final: bool = False,
     ) -> None:
-        """Answer what a connection has said, or keep it until the rest comes.
+        """Answer what a client has said, or keep it until the rest comes.
 
-        *earlier* is there if it comes in pieces; nothing more will come if *final*.
+        *earlier* is there if it comes in pieces, which have been read; otherwise
+        *data* was only looked at. Nothing more will come if *final*.
         """
         rules = self._rules
         try:
             request = decode_request(data, received, rules.limits, final=final)
-            if request is None:
-                self._keep(descriptor, data, earlier, final=final)
-                return
-            result = rules.check(request)
-            if not isinstance(result, tuple):
-                self._answer_later(descriptor, result)
-            elif earlier is not None:
-                self._answer_and_linger(descriptor, encode_result(result, rules.on_outage))
+            if request is not None:
+                result = rules.check(request)
+                if not isinstance(result, tuple):
+                    self._answer_later(client, result)
+                elif earlier is None:
+                    answer(client, encode_result(result, rules.on_outage))
+                else:
+                    self._answer_and_linger(client, encode_result(result, rules.on_outage))
+            elif earlier is None:
+                self._hear_out(Waiting(client))
             else:
-                write_and_forget(descriptor, encode_result(result, rules.on_outage))
-                os.close(descriptor)
+                self._keep(earlier, final=final)
         except RefusedRequest as refusal:
             log.error("%s", refusal)
-            self._answer_and_linger(descriptor, refusal.reply)
+            self._answer_and_linger(client, refusal.reply)
         except Exception:
             log.exception("fault while serving a connection")
-            os.close(descriptor)
+            answer(client, rules.on_outage)
 
-    def _keep(self, descriptor: int, data: bytes, earlier: Waiting | None, *, final: bool) -> None:
-        if final or not data:
-            os.close(descriptor)
+    def _hear_out(self, connection: Waiting) -> None:
+        """Read what a client says of a request that comes in pieces."""
+        data = receive(connection.client, CONSUME)
+        if data is None:
+            self._wait(connection)
+        elif data:
+            connection.data += data
+            self._serve(connection.client, connection.data, time.monotonic(), connection)
+        else:
+            self._finish(connection)
+
+    def _keep(self, connection: Waiting, *, final: bool) -> None:
+        """Wait for the rest of a request; close if none will come."""
+        if final:
+            connection.client.close()
             return
-        connection = earlier or Waiting(descriptor)
-        connection.data = data
         self._wait(connection)
-        if awaits_address(data, self._rules.limits):
+        if awaits_address(connection.data, self._rules.limits):
             self._loop.call_later(ADDRESS_GRACE, self._on_silence, connection)
+
+    def _finish(self, connection: Waiting) -> None:
+        """Answer what there is, or close without a reply: the client says no more."""
+        now = time.monotonic()
+        self._serve(connection.client, connection.data, now, connection, final=True)
 
     def _wait(self, connection: Waiting) -> None:
         self._room.admit(connection)
@@ -181,53 +200,51 @@ class MuxDoor:
 
     def _on_bytes(self, connection: Waiting) -> None:
         self._room.release(connection)
-        data = read_some(connection.descriptor, READ_BYTES)
-        if data is None or (data and connection.answered):
-            self._room.admit(connection)
-        elif connection.answered:
-            os.close(connection.descriptor)
+        if connection.answered:
+            self._discard(connection)
         elif connection.data:
-            whole = connection.data + data
-            self._serve(connection.descriptor, whole, time.monotonic(), connection, final=not data)
+            self._hear_out(connection)
         else:
-            self._serve(connection.descriptor, data, time.monotonic())
+            self._look(connection)
+
+    def _discard(self, connection: Waiting) -> None:
+        if receive(connection.client, CONSUME) == b"":
+            connection.client.close()
+        else:
+            self._room.admit(connection)
 
     def _on_silence(self, connection: Waiting) -> None:
         """Answer without the address whose field was begun and not finished."""
         if connection in self._room and not connection.answered:
             self._room.release(connection)
-            self._serve(
-                connection.descriptor, connection.data, time.monotonic(), connection, final=True
-            )
+            self._finish(connection)
 
-    def _answer_and_linger(self, descriptor: int, reply: bytes) -> None:
+    def _answer_and_linger(self, client: Client, reply: bytes) -> None:
         """Reply, then read on for a moment.
 
         Closing while the client still has something to write would turn its
         reply into a connection reset.
         """
-        write_and_forget(descriptor, reply)
-        half = socket.socket(fileno=descriptor)
         with contextlib.suppress(OSError):
-            half.shutdown(socket.SHUT_WR)
-        half.detach()
-        connection = Waiting(descriptor, answered=True)
+            client.send(reply, CONSUME)
+            client.shutdown(socket.SHUT_WR)
+        connection = Waiting(client, answered=True)
         self._wait(connection)
         self._loop.call_later(LINGER, self._room.close, connection)
 
-    def _answer_later(self, descriptor: int, pending: Awaitable[AuthResult]) -> None:
-        task = self._loop.create_task(self._answer(descriptor, pending, self._rules.on_outage))
+    def _answer_later(self, client: Client, pending: Awaitable[AuthResult]) -> None:
+        task = self._loop.create_task(self._answer(client, pending, self._rules.on_outage))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
         self._keep_bound()
 
     async def _answer(
-        self, descriptor: int, pending: Awaitable[AuthResult], on_outage: bytes
+        self, client: Client, pending: Awaitable[AuthResult], on_outage: bytes
     ) -> None:
         try:
-            write_and_forget(descriptor, encode_result(await pending, on_outage))
+            answer(client, encode_result(await pending, on_outage))
         finally:
-            os.close(descriptor)
+            client.close()
 
     def _keep_bound(self) -> None:
         while len(self._room) + len(self._answering) > self._rules.bounds.most:
@@ -251,3 +268,27 @@ class MuxDoor:
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
             self._loop.add_reader(listener, self._accept, listener)
+
+
+def receive(client: Client, how: int) -> bytes | None:
+    """Return what there is to read, b"" at the end or after an error, None if nothing has come."""
+    try:
+        return client.recv(READ_BYTES, how)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def answer(client: Client, reply: bytes) -> None:
+    """Reply, take what was only looked at, and close; a client that has gone gets nothing.
+
+    A reply is small and the first thing written: it always fits the socket's
+    buffer. Unread bytes at the close would reset the connection.
+    """
+    try:  # contextlib.suppress costs as much as a system call
+        client.send(reply, CONSUME)
+        client.recv(READ_BYTES, CONSUME)
+    except OSError:
+        pass
+    client.close()
