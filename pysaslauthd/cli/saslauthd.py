@@ -15,6 +15,7 @@ from pysaslauthd.errors import StartupError
 log = logging.getLogger(__name__)
 
 LAST_STANDARD_DESCRIPTOR = 2
+INTERRUPTED = 130
 
 USAGE = """\
 usage: pysaslauthd [options]
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             log.error("%s", line)
         return error.status
+    except KeyboardInterrupt:  # while a detached daemon starts, which goes on
+        return INTERRUPTED
 
 
 def _occupy_standard_descriptors() -> None:
