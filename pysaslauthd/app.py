@@ -56,16 +56,22 @@ def build_rules(settings: Settings, engine: Authenticator) -> Rules:
 class Front:
     """Serves *listeners* until the supervisor says stop, or is gone."""
 
-    def __init__(self, listeners: list[socket.socket], to_supervisor: socket.socket) -> None:
+    def __init__(
+        self,
+        listeners: list[socket.socket],
+        to_supervisor: socket.socket,
+        on_ready: Callable[[], None],
+    ) -> None:
         self._listeners = listeners
         self._supervisor = to_supervisor
+        self._on_ready = on_ready
         self._stopped = asyncio.Event()
         self._following = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
         self._door: MuxDoor | None = None
         self._engine: Authenticator | None = None
 
-    async def run(self, settings: Settings, on_ready: Callable[[], None]) -> None:
+    async def run(self, settings: Settings) -> None:
         """Open the backend, serve, and leave when everybody is answered."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._supervisor, self._on_word)
@@ -76,8 +82,6 @@ class Front:
         if serving.done():
             await serving  # for its exception, where it has one
             gc.freeze()  # what lives as long as the process need not be looked at again
-            on_ready()
-            self._say(channel.READY)
             await stopped
         loop.remove_reader(self._supervisor)
         if self._door is not None:
@@ -102,6 +106,8 @@ class Front:
         before, self._engine = self._engine, engine
         if self._door is None:
             self._door = MuxDoor(asyncio.get_running_loop(), rules)
+            self._on_ready()
+            self._say(channel.READY)  # before the first client can know that it is so
             for listener in self._listeners:
                 self._door.listen(listener)
         else:
@@ -154,4 +160,4 @@ def serve(
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     # Not asyncio.run: that waits for threads, and one may hang in a file system.
-    loop.run_until_complete(Front(listeners, to_supervisor).run(settings, on_ready))
+    loop.run_until_complete(Front(listeners, to_supervisor, on_ready).run(settings))

@@ -101,9 +101,8 @@ class Supervisor:
     def _step(self, wakeup: int) -> None:
         began = time.monotonic()
         ready = self._wait(wakeup)
-        front = self._front
-        if front is not None and front.end is not None and front.end.fileno() in ready:
-            self._on_word(front, channel.receive(front.end))
+        if self._front is not None:
+            self._hear(self._front)
         if wakeup in ready:
             for number in os.read(wakeup, 1024):
                 self._on_signal(number)
@@ -166,17 +165,17 @@ class Supervisor:
         finally:
             os._exit(status)
 
-    def _on_word(self, front: FrontProcess, word: bytes | None) -> None:
-        if word is None:
-            return
-        front.silent = 0.0
-        if word == b"":
-            # It closes its end by ending; should it live on, its silence ends it.
-            front.hang_up()
-        elif word == channel.ALIVE:
-            self._notify.alive()
-        else:
-            self._on_settled()
+    def _hear(self, front: FrontProcess) -> None:
+        """Take in all that the front has said; its last words are there after its death."""
+        while front.end is not None and (word := channel.receive(front.end)) is not None:
+            front.silent = 0.0
+            if word == b"":
+                # It closes its end by ending; should it live on, its silence ends it.
+                front.hang_up()
+            elif word == channel.ALIVE:
+                self._notify.alive()
+            else:
+                self._on_settled()
 
     def _on_settled(self) -> None:
         """Note that a front serves, by the settings it was told last."""
@@ -240,6 +239,7 @@ class Supervisor:
                 self._on_front_end(self._front, status)
 
     def _on_front_end(self, front: FrontProcess, status: int) -> None:
+        self._hear(front)
         front.hang_up()
         self._front = None
         if self._stop_by is not None:
