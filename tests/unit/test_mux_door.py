@@ -102,6 +102,12 @@ async def open_house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
             client.socket.close()
 
 
+async def turns() -> None:
+    """Let the loop see to everything that is there to be seen to."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (only counted)
 
@@ -150,7 +156,7 @@ async def test_a_request_in_four_segments_is_answered(open_house: OpenHouse) -> 
 
     for segment in (b"\0\3joe", b"\0\2pw", b"\0\4imap", b"\0\0"):
         client.say(segment)
-        await asyncio.sleep(0.001)
+        await turns()
 
     assert await client.hears_all() == OK
 
@@ -158,9 +164,9 @@ async def test_a_request_in_four_segments_is_answered(open_house: OpenHouse) -> 
 async def test_a_client_that_hesitates_twice_is_answered(open_house: OpenHouse) -> None:
     client = open_house().client()
 
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(REQUEST[5:])
 
     assert await client.hears_all() == OK
@@ -173,7 +179,7 @@ async def test_a_request_in_pieces_may_take_time_to_answer(open_house: OpenHouse
 
     client = open_house(lambda _: later()).client()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(REQUEST[5:])
 
     assert await client.hears_all() == OK
@@ -182,7 +188,7 @@ async def test_a_request_in_pieces_may_take_time_to_answer(open_house: OpenHouse
 async def test_a_refusal_of_a_request_in_pieces_has_its_reply(open_house: OpenHouse) -> None:
     client = open_house().client()
     client.say(b"\0\3joe\0")
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(b"\0\0\4imap\0\0")
 
     assert await client.hears_all() == b"\0\x19NO NULL password received"
@@ -194,7 +200,7 @@ async def test_a_fault_on_a_request_in_pieces_is_an_outage(open_house: OpenHouse
 
     client = open_house(fail).client()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(REQUEST[5:])
 
     assert await client.hears_all() == OUTAGE_REPLY
@@ -206,7 +212,7 @@ async def test_a_request_that_dribbles_is_answered_once(open_house: OpenHouse) -
 
     for byte in REQUEST:
         client.say(bytes([byte]))
-        await asyncio.sleep(0.0005)
+        await turns()
 
     assert await client.hears_all() == OK
     assert len(house.asked) == 1
@@ -215,7 +221,7 @@ async def test_a_request_that_dribbles_is_answered_once(open_house: OpenHouse) -
 async def test_a_fifth_field_after_the_answer_is_harmless(open_house: OpenHouse) -> None:
     client = open_house().client()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.001)
+    await turns()
     client.say(REQUEST[5:])
 
     assert await client.hears() == OK
@@ -228,7 +234,7 @@ async def test_a_begun_fifth_field_is_awaited_for_a_moment(open_house: OpenHouse
     client = house.client()
     client.say(REQUEST + b"\0\x09192")
 
-    await asyncio.sleep(0.01)
+    await turns()
     client.say(b".0.2.7")
 
     assert await client.hears_all() == OK
@@ -242,7 +248,7 @@ async def test_a_fifth_field_that_never_ends_costs_only_the_address(
     house = open_house()
     client = house.client()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.001)
+    await turns()
     client.say(REQUEST[5:] + begun)
 
     assert await client.hears_all() == OK
@@ -262,7 +268,7 @@ async def test_a_client_that_closes_its_side_after_the_request_is_served(
 async def test_a_client_that_ends_in_the_middle_gets_no_reply(open_house: OpenHouse) -> None:
     client = open_house().client()
     client.say(REQUEST[:7])
-    await asyncio.sleep(0.001)
+    await turns()
     client.socket.shutdown(socket.SHUT_WR)
 
     assert await client.hears_all() == b""
@@ -343,7 +349,7 @@ async def test_a_dribbling_client_does_not_live_for_ever(open_house: OpenHouse) 
     async def dribble() -> None:
         for byte in encode_request(b"j" * 1000, b"p", b"", b""):
             client.say(bytes([byte]))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # a dribble is a matter of time
 
     with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
         await dribble()
@@ -367,7 +373,7 @@ async def test_the_longest_silent_client_makes_place(
     clients = []
     for _ in range(3):
         clients.append(house.client())
-        await asyncio.sleep(0.005)
+        await turns()
 
     assert await clients[0].hears_all() == b""
     clients[1].say(REQUEST)
@@ -381,7 +387,7 @@ async def test_a_flood_of_silent_clients_is_one_log_line(
 
     for _ in range(20):
         house.client()
-    await asyncio.sleep(0.01)
+    await turns()
     assert await house.answers() == OK
 
     lines = [r.getMessage() for r in caplog.records]
@@ -438,7 +444,7 @@ async def test_out_of_descriptors_the_longest_silent_client_is_closed(
 ) -> None:
     house = open_house()
     silent = house.client()
-    await asyncio.sleep(0.005)
+    await turns()
     with Failing(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.failures = 1
         listener.settimeout(0)
@@ -484,7 +490,7 @@ async def test_stopping_waits_for_answers_under_way(open_house: OpenHouse) -> No
     house = open_house(lambda _: released)
     client = house.client()
     client.say(REQUEST)
-    await asyncio.sleep(0.005)
+    await turns()
 
     stopping = asyncio.create_task(house.door.stop(0.0))
     await asyncio.sleep(0)
@@ -498,10 +504,10 @@ async def test_stopping_gives_those_who_have_begun_a_moment(open_house: OpenHous
     house = open_house()
     client = house.client()
     client.say(REQUEST[:5])
-    await asyncio.sleep(0.005)
+    await turns()
 
     stopping = asyncio.create_task(house.door.stop(0.2))
-    await asyncio.sleep(0.005)
+    await turns()
     client.say(REQUEST[5:])
     await stopping
 
@@ -513,7 +519,7 @@ async def test_new_rules_count_from_the_next_request(open_house: OpenHouse) -> N
     house = open_house(lambda _: released)
     before = house.client()
     before.say(REQUEST)
-    await asyncio.sleep(0.005)
+    await turns()
 
     house.door.follow(house.rules(Bounds(5.0, 10), lambda _: Unavailable("down", "ldap")))
     after = await house.answers()
@@ -527,10 +533,10 @@ async def test_answers_under_way_can_be_awaited(open_house: OpenHouse) -> None:
     released: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
     house = open_house(lambda _: released)
     house.client().say(REQUEST)
-    await asyncio.sleep(0.005)
+    await turns()
 
     answered = asyncio.create_task(house.door.answered())
-    await asyncio.sleep(0.005)
+    await turns()
     waited = not answered.done()
     released.set_result(YES)
     await answered
@@ -585,7 +591,7 @@ async def test_a_cancelled_answer_closes_its_connection(open_house: OpenHouse) -
     house = open_house(lambda _: never)
     client = house.client()
     client.say(REQUEST)
-    await asyncio.sleep(0.005)
+    await turns()
 
     never.cancel()
 
