@@ -26,6 +26,7 @@ LONGEST_SILENCE = 24.0  # seconds without a heartbeat: the front is killed and r
 LEAVE_GRACE = 3.0  # seconds after the backends' deadline in which a front must have left
 SHORT_LIFE = 1.0  # seconds: a front that dies so young is restarted ever more slowly
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+WORDS_AT_ONCE = 16  # a front that talks without end must not keep signals from being heard
 FIRST_TRIES = 3  # fronts that may die before one serves
 
 
@@ -166,8 +167,10 @@ class Supervisor:
             os._exit(status)
 
     def _hear(self, front: FrontProcess) -> None:
-        """Take in all that the front has said; its last words are there after its death."""
-        while front.end is not None and (word := channel.receive(front.end)) is not None:
+        """Take in what the front has said; its last words are there after its death."""
+        for _ in range(WORDS_AT_ONCE):
+            if front.end is None or (word := channel.receive(front.end)) is None:
+                return
             front.silent = 0.0
             if word == b"":
                 # It closes its end by ending; should it live on, its silence ends it.
