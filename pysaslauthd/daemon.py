@@ -89,11 +89,13 @@ class Daemon:
             with open(child_end, "wb", buffering=0) as parent:  # noqa: PTH123 (a descriptor)
                 self._become_daemon(parent)
         os.close(child_end)
-        status = int.from_bytes(os.read(status_end, 1) or bytes([CRASHED]), "big")
-        if status:
-            log.error("Cannot start saslauthd")
-        startup_lock.release()
-        return status
+        try:
+            status = int.from_bytes(os.read(status_end, 1) or bytes([CRASHED]), "big")
+            if status:
+                log.error("Cannot start saslauthd")
+            return status
+        finally:
+            startup_lock.release()
 
     def _become_daemon(self, parent: FileIO) -> NoReturn:
         """Run detached in this child process; *parent* hears whether it serves."""

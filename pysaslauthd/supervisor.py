@@ -141,14 +141,25 @@ class Supervisor:
         self._restart_at = None
         # It starts by the settings of this moment; newer ones wait until it serves.
         self._settling, self._reload_again = True, False
-        ours, theirs = channel.pair()
-        pid = os.fork()
+        try:
+            ours, theirs = channel.pair()
+            pid = os.fork()
+        except OSError as error:
+            self._start_later(error)
+            return
         if pid == 0:
             ours.close()
             self._become_front(theirs)
         theirs.close()
         self._front = FrontProcess(pid, ours)
         log.debug("forked child: %d", pid)
+
+    def _start_later(self, error: OSError) -> None:
+        """Try again in a while: memory or processes are short, as after a front was killed."""
+        if not self._was_ready:
+            raise StartupError(f"cannot start a front: {error.strerror}") from None
+        log.error("cannot start a front: %s; trying again", error.strerror)
+        self._restart_at = time.monotonic() + LONGEST_PAUSE
 
     def _become_front(self, end: socket.socket) -> None:
         """Run the front in this child process, and never return."""
@@ -247,6 +258,9 @@ class Supervisor:
         self._front = None
         if self._stop_by is not None:
             return
+        self._settling = False
+        if self._reload_again:
+            self._reload()  # there is no front: the next one starts with the new settings
         how = describe_end(status)
         short = not self._was_ready or time.monotonic() - front.started < SHORT_LIFE
         self._deaths = self._deaths + 1 if short else 0

@@ -89,13 +89,17 @@ class Sasldb:
         """Read the file in a thread; whoever needs it meanwhile waits for the same reading."""
         if self._loading is None:
             self._loading = asyncio.create_task(self._read())
-            self._loading.add_done_callback(self._forget_loading)
         await asyncio.shield(self._loading)
 
-    def _forget_loading(self, _: asyncio.Task[None]) -> None:
-        self._loading = None
-
     async def _read(self) -> None:
+        try:
+            await self._read_whole()
+        finally:
+            # Here and not when the task is done: who asks in between would wait for
+            # what has ended, which is no wait at all, and ask again for ever.
+            self._loading = None
+
+    async def _read_whole(self) -> None:
         looked, started_ns = time.monotonic(), time.time_ns()
         before = self._settled_stamp(started_ns)
         try:
@@ -119,8 +123,11 @@ class Sasldb:
         return found if found.settled(now_ns) else None
 
     def _fail(self, error: StoreError, before: sasldb.Stamp | None) -> None:
-        """Remember the problem with the file's identity *before* the reading that found it."""
-        self._stamp = before
+        """Remember the problem; a corrupt file by its identity *before* the reading that found it.
+
+        Any other problem may be gone with the next request.
+        """
+        self._stamp = before if isinstance(error, StoreCorrupt) else None
         served = self._problem is None and bool(self._records)
         if served and isinstance(error, StoreCorrupt) and self._is_being_written():
             self._stamp = None  # answer from the last good copy, and look again next time

@@ -4,6 +4,7 @@ A line is user@realm, a TAB and the password, and ends in LF. One bad line
 refuses the whole file, before anything is written.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ class _PlainBar:
 def read_source(path: str) -> bytes:
     """Return the content of *path*, or of standard input for `-`; OSError if it cannot be read."""
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         return sys.stdin.buffer.read()
     with open(path, "rb") as file:  # noqa: PTH123 (a name from the command line, used once)
         return file.read()

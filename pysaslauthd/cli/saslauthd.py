@@ -15,7 +15,7 @@ from pysaslauthd.errors import StartupError
 log = logging.getLogger(__name__)
 
 LAST_STANDARD_DESCRIPTOR = 2
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 USAGE = """\
 usage: pysaslauthd [options]
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     _occupy_standard_descriptors()
     signal.signal(signal.SIGTERM, _leave)  # as pid 1 there is no default action
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     terminal = logs.set_up()
     try:
         flags = _parse(arguments)
@@ -79,7 +80,7 @@ def _occupy_standard_descriptors() -> None:
 
 def _leave(_number: int, _frame: object) -> None:
     """End a start that has not come to the supervisor yet; what was made is removed."""
-    sys.exit(0)
+    sys.exit(TERMINATED)
 
 
 def _parse(arguments: Sequence[str]) -> Flags | None:

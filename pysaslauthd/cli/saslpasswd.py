@@ -7,6 +7,7 @@ pysaslpasswd(8). The exit code of a failure is the SASL code of the C program.
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import termios
@@ -219,14 +220,24 @@ def _run(wish: Wish) -> None:
         return
     user, realm = _identity(wish.operands[0], wish.realm)
     if "-d" in wish.flags:
-        sasldb.edit(path, _deletion(user, realm), new_format=wish.format)
+        _edit(wish, path, _deletion(user, realm))
         return
     password = _password(wish)
     if "-n" in wish.flags:
         _complain(wish, "nothing was stored: -n leaves no secret to store", DONE)
         return
     change = _setting({(user, realm): password})
-    sasldb.edit(path, change, new_format=wish.format)
+    _edit(wish, path, change)
+
+
+def _edit(wish: Wish, path: str, change: sasldb.Change) -> None:
+    """Change the file; an interrupt meanwhile would leave it open what has been done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        sasldb.edit(path, change, new_format=wish.format)
+    finally:
+        signal.sigtimedwait({signal.SIGINT}, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _identity(userid: str, realm: str) -> tuple[bytes, bytes]:
@@ -265,9 +276,12 @@ def _import(wish: Wish, path: str, source: str) -> None:
     except bulk.BadLine as error:
         raise Refused(f"{source}: {error}; nothing was imported") from error
     with bulk.progress(len(users), "writing", sys.stderr) as advance:
-        sasldb.edit(path, _setting(users), new_format=wish.format)
+        _edit(wish, path, _setting(users))
         advance(len(users))
-    print(f"{len(users)} users imported into {path}")
+    try:
+        print(f"{len(users)} users imported into {path}", flush=True)
+    except OSError:  # they are, whether that can be told or not
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _password(wish: Wish) -> bytes:
@@ -288,6 +302,8 @@ def _password(wish: Wish) -> bytes:
 def _usable(wish: Wish, password: bytes) -> bytes:
     """Return what the C program would store, which cuts, and tell the user about a cut."""
     usable = password.partition(b"\0")[0][: bulk.LONGEST_PASSWORD]
+    if len(password) > bulk.LONGEST_PASSWORD:
+        usable = usable.removesuffix(b"\n")  # the C program sees the cut line only
     if not usable:
         raise Refused("invalid parameter supplied: the password is empty", BAD_PARAMETER)
     if len(usable) < len(password):

@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads the answers has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError:  # nobody can read the answer, so nobody must take it for a yes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
 
 
 def run(program: str, argv: Sequence[str]) -> int:
@@ -138,6 +138,8 @@ def the_request(given: Mapping[str, str]) -> bytes:
 
 def read_password() -> bytes:
     """Return the password a person types, or one line of standard input."""
+    if sys.stdin is None:
+        raise UsageError("there is no standard input to read the password from")
     try:
         if sys.stdin.isatty():
             return os.fsencode(getpass.getpass())
@@ -146,6 +148,8 @@ def read_password() -> bytes:
             return line.removesuffix(b"\n")
     except EOFError:
         pass
+    except UnicodeDecodeError:
+        raise UsageError("these bytes are no text of this terminal: send them by a pipe") from None
     raise UsageError("there is no password on standard input")
 
 

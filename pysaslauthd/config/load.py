@@ -27,5 +27,5 @@ def _read(file: str) -> dict[str, object]:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise StartupError(f"could not read the configuration: {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the text, its numbers, its depth
         raise StartupError(f"the configuration is not TOML: {file}: {error}") from None

@@ -185,8 +185,9 @@ class MuxDoor:
         if final:
             connection.client.close()
             return
+        awaits = awaits_address(connection.data, self._rules.limits)  # or refuses, while it is open
         self._wait(connection)
-        if awaits_address(connection.data, self._rules.limits):
+        if awaits:
             self._loop.call_later(ADDRESS_GRACE, self._on_silence, connection)
 
     def _finish(self, connection: Waiting) -> None:

@@ -110,6 +110,7 @@ def edit_lmdb(path: str, change: Callable[[Records], None]) -> None:
     lmdb = _lmdb(path)
 
     made = not Path(path).exists() or not Path(path).stat().st_size
+    has_lock = Path(path + LMDB_LOCK_SUFFIX).exists()
     size = LMDB_SMALLEST_MAP if made else _map_size(path)
     while True:
         try:
@@ -117,13 +118,18 @@ def edit_lmdb(path: str, change: Callable[[Records], None]) -> None:
             with lmdb.open(path, map_size=size, subdir=False, mode=mode) as database:
                 if made:
                     _own_both(path)
-                if _apply(path, database, change):
-                    _scrub(path, database)
+                elif not has_lock:
+                    _own_lock_like(path)
+                _apply(path, database, change)
+                # Always: the writer before may have been killed before it came to this.
+                _scrub(path, database)
             return
         except lmdb.MapFullError:
             size *= 2
         except lmdb.Error as error:
             raise StoreError(path, f"LMDB cannot write it: {error}") from error
+        except UnicodeEncodeError as error:
+            raise StoreError(path, "LMDB takes only paths that are UTF-8") from error
 
 
 def _lmdb(path: str) -> ModuleType:
@@ -148,25 +154,32 @@ def _own_both(path: str) -> None:
             os.close(descriptor)
 
 
-def _apply(path: str, database: "lmdb.Environment", change: Callable[[Records], None]) -> bool:
-    """Say whether something was there before and is not any more."""
+def _own_lock_like(path: str) -> None:
+    """Let whoever may read the database use its lock file, which readers write."""
+    status = Path(path).stat()
+    lock = Path(path + LMDB_LOCK_SUFFIX)
+    with contextlib.suppress(PermissionError):
+        os.chown(lock, status.st_uid, status.st_gid)
+        lock.chmod(status.st_mode & 0o666 | (status.st_mode & 0o444) >> 1)
+
+
+def _apply(path: str, database: "lmdb.Environment", change: Callable[[Records], None]) -> None:
     with database.begin(write=True) as transaction:
         before: Records = dict(transaction.cursor())
         after = dict(before)
         change(after)
-        gone = [name for name in before if name not in after]
-        for name in gone:
+        for name in before.keys() - after.keys():
             transaction.delete(name)
         news = {name: value for name, value in after.items() if before.get(name) != value}
         if any(len(name) > LMDB_KEY_BYTES for name in news):
             raise StoreError(path, "a name is too long for LMDB (511 bytes with its realm)")
         for name, value in news.items():
             transaction.put(name, value)
-    return bool(gone) or not news.keys().isdisjoint(before)
 
 
 def _scrub(path: str, database: "lmdb.Environment") -> None:
     """Blank what belongs to no record, so that deleted passwords do not stay in the file."""
+    database.reader_check()  # a reader that was killed reads no more
     with database.begin(write=True):  # keeps other writers out
         if "(no active readers)" not in database.readers():
             log.warning("%s: in use, so what was deleted stays in it until it is overwritten", path)

@@ -75,11 +75,20 @@ def _try_lock(target: str, path: str) -> int | None:
         if os.path.samestat(mine, current):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, b"%d\n" % os.getpid())
+            _share_with_owner(target, descriptor)
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass
     os.close(descriptor)
     return None
+
+
+def _share_with_owner(target: str, descriptor: int) -> None:
+    """Let the database's owner use a lock file that root leaves behind when it is killed."""
+    if os.geteuid() != 0 or os.fstat(descriptor).st_nlink != 1:
+        return
+    place = Path(target) if Path(target).exists() else Path(target).parent
+    os.fchown(descriptor, place.stat().st_uid, place.stat().st_gid)
 
 
 def _holder(path: str) -> str:
@@ -256,9 +265,23 @@ def _in_place(target: str, data: bytes, reason: str) -> None:
         _write_new(target, target + NEW_SUFFIX, data, descriptor)
         Path(target + NEW_SUFFIX).replace(recovery)
         _sync_directory(target)
+        _reserve(descriptor, len(data), recovery)
         _overwrite(descriptor, data)
     Path(recovery).unlink()
     _sync_directory(target)
+
+
+def _reserve(descriptor: int, size: int, recovery: str) -> None:
+    """Have room for the whole rewrite before it begins; the file is as it was if there is none."""
+    before = os.fstat(descriptor).st_size
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
+            return
+        os.ftruncate(descriptor, before)
+        Path(recovery).unlink()
+        raise
 
 
 def _overwrite(descriptor: int, data: bytes) -> None:

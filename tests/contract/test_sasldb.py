@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from pysaslauthd.backends import sasldb as backend
 from pysaslauthd.backends.sasldb import Sasldb
+from pysaslauthd.errors import StoreError
 from pysaslauthd.model import Accepted, AuthResult, Rejected, Unavailable
 from pysaslauthd.stores import sasldb
 from tests.contract.verifier import VerifierContract, request_for, settled
@@ -231,3 +233,35 @@ async def test_a_load_delays_nobody_but_those_who_ask(
 
     assert went_on_meanwhile
     assert isinstance(await waiting, Accepted)
+
+
+async def test_a_request_that_comes_as_a_reading_ends_is_answered(
+    verifier: Sasldb, path: Path
+) -> None:
+    async def keep_asking(user: str) -> set[type[AuthResult]]:
+        return {type(await asked(verifier, user=user)) for _ in range(30)}
+
+    async def keep_touching() -> None:
+        for _ in range(30):
+            path.touch()
+            await asyncio.to_thread(path.stat)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(keep_touching(), *(keep_asking("joe") for _ in range(30)))
+
+    assert isinstance(await asked(verifier), Accepted)
+
+
+async def test_a_passing_problem_is_no_lasting_outage(
+    verifier: Sasldb, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> NoReturn:
+        raise StoreError(path, "too many open files")
+
+    put(path, "joe", "new")
+    age(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(sasldb, "load_stamped", fail)
+        assert isinstance(await asked(verifier, "new"), Unavailable)
+
+    assert isinstance(await asked(verifier, "new"), Accepted)

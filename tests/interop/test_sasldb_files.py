@@ -371,3 +371,30 @@ sasldb.edit({str(path)!r}, lambda records: records.update({{b"a\\0b\\0c": b"x" *
     assert b"it is mounted by itself" in done.stderr
     assert sasldb.load(str(outside)) == users(3) | {b"a\0b\0c": b"x" * 9000}
     assert sorted(directory.iterdir()) == [path, outside]
+
+
+@pytest.mark.interop("unshare", "mount")
+def test_a_rewrite_in_place_that_does_not_fit_leaves_the_file_as_it_was(directory: Path) -> None:
+    path = directory / "db"
+    path.touch()
+    code = f"""
+from pysaslauthd.stores import sasldb
+many = {{sasldb.key(b"u%d" % n, b"r"): b"x" for n in range(2000)}}
+sasldb.edit({str(path)!r}, lambda records: records.update(many))
+"""
+    script = """
+        mkdir small && mount -t tmpfs -o size=64k tmpfs small && cp whole small/db &&
+        mount --bind small/db db && "$1" -c "$2"; cp small/db after; ls > left
+    """
+    (directory / "whole").write_bytes(berkeley_hash.build(users(3)))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, code],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+
+    assert b"No space left on device" in done.stderr
+    assert sasldb.load(str(directory / "after")) == users(3)
+    assert "recover" not in (directory / "left").read_text()

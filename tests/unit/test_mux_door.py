@@ -597,3 +597,18 @@ async def test_a_cancelled_answer_closes_its_connection(open_house: OpenHouse) -
 
     with contextlib.suppress(ConnectionResetError):
         assert await client.hears_all() == b""
+
+
+async def test_a_refused_request_in_pieces_costs_nobody_else_an_answer(
+    open_house: OpenHouse,
+) -> None:
+    house = open_house()
+    refused, good = house.client(), house.client()
+    for client in (refused, good):
+        client.say(b"\0")
+    await turns()
+    refused.say(b"\0\0\2pw\0\0\0\0\0")  # an empty login, and a fifth field that has begun
+    good.say(REQUEST[1:])
+
+    assert (await refused.hears_all()).startswith(b"\0\x16NO NULL login")
+    assert await good.hears_all() == OK

@@ -7,7 +7,7 @@ import lmdb
 import pytest
 
 from pysaslauthd.errors import StoreCorrupt, StoreError
-from pysaslauthd.stores import sasldb
+from pysaslauthd.stores import engines, sasldb
 from tests.helpers.stores import ANN, BOB, removing, setting
 
 
@@ -70,3 +70,44 @@ def test_what_lmdb_complains_of_is_told(mapped: str) -> None:
 
     with pytest.raises(StoreError, match=r"LMDB cannot write it: .*Is a directory"):
         sasldb.edit(mapped, setting(ANN, b"two"))
+
+
+def test_what_a_killed_writer_did_not_blank_the_next_one_does(
+    mapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sasldb.edit(mapped, setting(ANN, b"sesame"))
+    monkeypatch.setattr(engines, "_scrub", lambda *_: None)
+    sasldb.edit(mapped, removing(ANN))
+    monkeypatch.undo()
+
+    sasldb.edit(mapped, setting(sasldb.key(b"new", b"r"), b"other"))
+
+    assert b"sesame" not in Path(mapped).read_bytes()
+
+
+@pytest.mark.usefixtures("seen_logs")
+def test_a_reader_that_was_killed_reads_no_more(
+    mapped: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = os.fork()
+    if reader == 0:
+        with lmdb.open(mapped, subdir=False, readonly=True) as database, database.begin():
+            Path(mapped + "-reading").touch()
+            signal.pause()
+    while not Path(mapped + "-reading").exists():
+        time.monotonic()
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+
+    sasldb.edit(mapped, removing(ANN))
+
+    assert "in use" not in caplog.text
+
+
+def test_a_missing_lock_file_is_made_for_all_who_may_read(mapped: str) -> None:
+    Path(mapped).chmod(0o640)
+    Path(mapped + "-lock").unlink()
+
+    sasldb.edit(mapped, removing(ANN))
+
+    assert Path(mapped + "-lock").stat().st_mode & 0o777 == 0o660

@@ -1,6 +1,7 @@
 import io
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -11,6 +12,7 @@ import pytest
 from pysaslauthd import __version__
 from pysaslauthd.cli.testsaslauthd import main
 from pysaslauthd.wire.mux import encode_reply
+from tests.helpers.daemon import environment
 from tests.helpers.scripted_server import Odd, Reply, scripted_server
 
 OK = b"\0\2OK"
@@ -475,3 +477,25 @@ class TestCommandLine:
 
         assert f"\n  {option} " in capfd.readouterr().out
         assert option.replace("-", "\\-") in page.read_text()
+
+
+@pytest.mark.parametrize("sink", ["closed", "full"])
+def test_an_answer_that_nobody_can_read_is_no_yes(sink: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                "from pysaslauthd.cli.testsaslauthd import main; exit(main())",
+                *("-u", "joe", "-p", "pw", "-f", "/nonexistent/mux"),
+            ],
+            stdout=writer if sink == "closed" else full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=environment(),
+        )
+    os.close(writer)
+
+    assert done.returncode == 255
+    assert b"Traceback" not in done.stderr
