@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 from pathlib import Path
 
 import lmdb
@@ -8,6 +7,7 @@ import pytest
 
 from pysaslauthd.errors import StoreCorrupt, StoreError
 from pysaslauthd.stores import engines, sasldb
+from tests.helpers.processes import wait_for
 from tests.helpers.stores import ANN, BOB, removing, setting
 
 
@@ -22,6 +22,22 @@ def mapped(path: str) -> str:
     sasldb.edit(path, setting(ANN, b"one"), new_format="lmdb")
     sasldb.edit(path, setting(BOB, b"x" * 5000))
     return path
+
+
+def start_reader(path: str) -> int:
+    """Start a process that reads the file until it is killed; return its id."""
+    reader = os.fork()
+    if reader == 0:
+        with lmdb.open(path, subdir=False, readonly=True) as database, database.begin():
+            Path(path + "-reading").touch()
+            signal.pause()
+    wait_for(Path(path + "-reading").exists, "a reader")
+    return reader
+
+
+def kill(reader: int) -> None:
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
 
 
 def test_lmdb_grows_when_it_is_full(mapped: str) -> None:
@@ -41,18 +57,11 @@ def test_a_name_too_long_for_lmdb_is_refused(mapped: str) -> None:
 def test_deleted_passwords_are_left_to_those_who_still_read_them(
     mapped: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = os.fork()
-    if reader == 0:
-        with lmdb.open(mapped, subdir=False, readonly=True) as database, database.begin():
-            Path(mapped + "-reading").touch()
-            signal.pause()
-    while not Path(mapped + "-reading").exists():
-        time.monotonic()
+    reader = start_reader(mapped)
 
     sasldb.edit(mapped, removing(ANN))
 
-    os.kill(reader, signal.SIGKILL)
-    os.waitpid(reader, 0)
+    kill(reader)
     assert sasldb.load(mapped) == {BOB: b"x" * 5000}
     assert "in use, so what was deleted stays" in caplog.text
 
@@ -89,15 +98,7 @@ def test_what_a_killed_writer_did_not_blank_the_next_one_does(
 def test_a_reader_that_was_killed_reads_no_more(
     mapped: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = os.fork()
-    if reader == 0:
-        with lmdb.open(mapped, subdir=False, readonly=True) as database, database.begin():
-            Path(mapped + "-reading").touch()
-            signal.pause()
-    while not Path(mapped + "-reading").exists():
-        time.monotonic()
-    os.kill(reader, signal.SIGKILL)
-    os.waitpid(reader, 0)
+    kill(start_reader(mapped))
 
     sasldb.edit(mapped, removing(ANN))
 
