@@ -5,6 +5,7 @@ and is never turned into "no" on the way.
 """
 
 import hmac
+from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple, NoReturn
 
@@ -67,6 +68,9 @@ class Reason(Enum):
 
     NO_SUCH_USER = "no such user"
     WRONG_PASSWORD = "wrong password"  # noqa: S105 (a word for the log)
+    ACCOUNT_EXPIRED = "account expired"
+    PASSWORD_EXPIRED = "password expired"  # noqa: S105 (the same)
+    DENIED = "denied"  # by policy: locked, not for this service, not from this address
 
 
 class Accepted(NamedTuple):
@@ -78,11 +82,15 @@ class Accepted(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """No, for *reason*. *text* is what the reply carries after `NO `."""
+    """No, for *reason*. *text* is what the reply carries after `NO `.
+
+    *delay*: seconds for which the backend wants the reply held, lest guessing be quick.
+    """
 
     reason: Reason
     backend: str
     text: str = ""
+    delay: float = 0.0
 
 
 class Unavailable(NamedTuple):
@@ -94,3 +102,19 @@ class Unavailable(NamedTuple):
 
 AuthResult = Accepted | Rejected | Unavailable
 VERDICTS = (Accepted, Rejected, Unavailable)  # for isinstance, on the hot path
+
+
+class Deadlines(NamedTuple):
+    """How many seconds a backend may take: *default*, or what *by_service* has for a service."""
+
+    default: float
+    by_service: Mapping[str, float]
+
+    def of(self, service: str) -> float:
+        """Return the seconds for a request of *service*."""
+        return self.by_service.get(service, self.default)
+
+    @property
+    def longest(self) -> float:
+        """The most seconds any request may take."""
+        return max([self.default, *self.by_service.values()])

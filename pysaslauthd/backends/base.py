@@ -19,10 +19,14 @@ class PasswordVerifier(Protocol):
       an awaitable; the engine bounds the wait.
     - *keeps_realm*: users are pairs of name and realm, so `-r` must not join
       them into one name.
+    - *waits*: it asks elsewhere, so its good answers are worth caching.
+    - *uses_address*: the client's address is part of the question.
     """
 
     name: str
     keeps_realm: bool
+    waits: bool
+    uses_address: bool
 
     def verify(self, request: AuthRequest, /) -> AuthResult | Awaitable[AuthResult]:
         """Return the verdict on *request*, or what to wait for to have it."""
@@ -34,4 +38,16 @@ class PasswordVerifier(Protocol):
 
     async def close(self) -> None:
         """Let go of everything held; no request is in flight any more."""
+        ...
+
+
+class BlockingVerifier(Protocol):
+    """Answers the same question in a worker process, where it may block, hang or crash.
+
+    One request at a time; what it returns crosses to the front, so its texts
+    carry no secret and no hash. An exception becomes `Unavailable`, and is logged.
+    """
+
+    def check(self, request: AuthRequest, /) -> AuthResult:
+        """Return the verdict on *request*."""
         ...

@@ -28,6 +28,8 @@ class Sasldb:
 
     name = NAME
     keeps_realm = True
+    waits = False
+    uses_address = False
 
     def __init__(self, path: str) -> None:
         self._path = path

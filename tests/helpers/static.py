@@ -12,6 +12,8 @@ class Static:
 
     name = "static"
     keeps_realm = False
+    waits = False
+    uses_address = False
 
     def __init__(self, answer: AuthResult | Awaitable[AuthResult] | Exception = YES) -> None:
         self.answer = answer
