@@ -61,12 +61,15 @@ class Instance:
 
 
 def ask(path: Path, user: str, password: str, realm: str) -> bytes:
-    """Ask the daemon at the socket *path*."""
+    """Ask the daemon at the socket *path*; the C daemon writes its answer in two pieces."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(SECONDS)
         client.connect(str(path))
         client.sendall(encode_request(user.encode(), password.encode(), b"imap", realm.encode()))
-        return decode_reply(client.recv(2048)) or b""
+        reply = b""
+        while data := client.recv(2048):
+            reply += data
+    return decode_reply(reply) or b""
 
 
 @contextmanager

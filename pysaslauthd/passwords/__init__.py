@@ -1,0 +1,1 @@
+"""Formats in which passwords are stored."""
