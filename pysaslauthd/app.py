@@ -1,22 +1,25 @@
 """The front: the process that talks to strangers, put together from settings."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import resource
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from pysaslauthd import channel, logs
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.engine.audit import Audit
-from pysaslauthd.engine.authenticator import Authenticator
+from pysaslauthd.engine.authenticator import AddressSource, Authenticator
+from pysaslauthd.engine.cache import Cache
 from pysaslauthd.engine.names import Names
+from pysaslauthd.link import Addresses, Link, Workers
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.server.mux import MuxDoor, Rules
 from pysaslauthd.server.waiting import Bounds
 from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_reply
+from pysaslauthd.worker import ADDRESSES, VERIFIER
+from pysaslauthd.workers.pool import Source
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +28,20 @@ STOP_GRACE = 0.25  # seconds for clients that have connected and not yet asked
 ON_OUTAGE = {"tempfail": OUTAGE_REPLY, "no": encode_reply("NO internal mechanism failure")}
 
 
-def build_authenticator(settings: Settings) -> Authenticator:
-    """Return the engine that *settings* describe, with its backend."""
+def build_authenticator(
+    settings: Settings, source: Source, addresses: AddressSource
+) -> Authenticator:
+    """Return the engine that *settings* describe, with its backend and workers from *source*."""
     names = Names(settings.combine_realm, settings.local_domain or socket.gethostname())
+    backend = find_mechanism(settings).make(settings, source)
+    wants_cache = settings.cache and backend.waits
     return Authenticator(
-        find_mechanism(settings).make(settings),
+        backend,
         names,
         Audit(names),
-        settings.deadline,
+        settings.deadlines,
+        cache=Cache(settings.cache_kilobytes, settings.cache_seconds) if wants_cache else None,
+        addresses=addresses if settings.find_address else None,
     )
 
 
@@ -58,12 +67,13 @@ class Front:
 
     def __init__(
         self,
-        listeners: list[socket.socket],
+        listeners: Sequence[socket.socket],
         to_supervisor: socket.socket,
         on_ready: Callable[[], None],
     ) -> None:
         self._listeners = listeners
-        self._supervisor = to_supervisor
+        self._channel = to_supervisor
+        self._link = Link(to_supervisor)
         self._on_ready = on_ready
         self._stopped = asyncio.Event()
         self._following = asyncio.Lock()
@@ -71,29 +81,31 @@ class Front:
         self._door: MuxDoor | None = None
         self._engine: Authenticator | None = None
 
-    async def run(self, settings: Settings) -> None:
+    async def run(self, settings: Settings, generation: int) -> None:
         """Open the backend, serve, and leave when everybody is answered."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._supervisor, self._on_word)
+        loop.add_reader(self._channel, self._on_word)
+        self._addresses = Addresses(Workers(self._link, ADDRESSES, generation))
         self._beat()
         stopped = asyncio.create_task(self._stopped.wait())
-        serving = asyncio.create_task(self._follow(settings))
+        serving = asyncio.create_task(self._follow(settings, generation))
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving  # for its exception, where it has one
             gc.freeze()  # what lives as long as the process need not be looked at again
             await stopped
-        loop.remove_reader(self._supervisor)
         if self._door is not None:
             await self._door.stop(STOP_GRACE)
+        loop.remove_reader(self._channel)
 
-    async def _follow(self, settings: Settings) -> None:
+    async def _follow(self, settings: Settings, generation: int) -> None:
         """Serve by *settings* from now on; what the engine before has begun, it finishes."""
         async with self._following:
-            await self._follow_in_turn(settings)
+            await self._follow_in_turn(settings, generation)
 
-    async def _follow_in_turn(self, settings: Settings) -> None:
-        engine = build_authenticator(settings)
+    async def _follow_in_turn(self, settings: Settings, generation: int) -> None:
+        source = Workers(self._link, VERIFIER, generation)
+        engine = build_authenticator(settings, source, self._addresses)
         try:
             async with asyncio.timeout(settings.deadline):
                 await engine.backend.open()
@@ -107,7 +119,7 @@ class Front:
         if self._door is None:
             self._door = MuxDoor(asyncio.get_running_loop(), rules)
             self._on_ready()
-            self._say(channel.READY)  # before the first client can know that it is so
+            self._link.say(channel.READY)  # before the first client can know that it is so
             for listener in self._listeners:
                 self._door.listen(listener)
         else:
@@ -119,30 +131,30 @@ class Front:
         await door.answered()
         await engine.backend.close()
 
-    async def _reload(self, word: bytes) -> None:
+    async def _reload(self, text: bytes, generation: int) -> None:
         try:
-            await self._follow(channel.decode_reload(word))
+            await self._follow(channel.decode_settings(text), generation)
         except Exception:
             log.exception("not reloaded")
         else:
             log.info("reloaded")
-        self._say(channel.RELOADED)
+        self._link.say(channel.RELOADED)
 
     def _on_word(self) -> None:
-        word = channel.receive(self._supervisor)
-        if word == b"":
+        word = channel.receive_word(self._channel)
+        if word is None:
+            return
+        if word.text == b"":
+            asyncio.get_running_loop().remove_reader(self._channel)
             self._stopped.set()
-        elif word is not None:
-            self._in_background(self._reload(word))
+        elif reload := channel.RELOAD.fullmatch(word.text):
+            self._in_background(self._reload(reload[2], int(reload[1])))
+        else:
+            self._link.on_worker(word)
 
     def _beat(self) -> None:
-        self._say(channel.ALIVE)
+        self._link.say(channel.ALIVE)
         asyncio.get_running_loop().call_later(channel.SECONDS_BETWEEN_HEARTBEATS, self._beat)
-
-    def _say(self, word: bytes) -> None:
-        # A supervisor that does not listen has its own troubles.
-        with contextlib.suppress(OSError):
-            self._supervisor.send(word)
 
     def _in_background(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -151,13 +163,17 @@ class Front:
 
 
 def serve(
-    settings: Settings,
-    listeners: list[socket.socket],
+    listeners: Sequence[socket.socket],
     to_supervisor: socket.socket,
     on_ready: Callable[[], None],
+    settings: Settings,
+    generation: int,
 ) -> None:
-    """Run the front; returns when it has stopped. *on_ready* is called when it serves."""
+    """Run the front; returns when it has stopped. *on_ready* is called when it serves.
+
+    *generation* numbers the settings for the supervisor.
+    """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     # Not asyncio.run: that waits for threads, and one may hang in a file system.
-    loop.run_until_complete(Front(listeners, to_supervisor, on_ready).run(settings))
+    loop.run_until_complete(Front(listeners, to_supervisor, on_ready).run(settings, generation))

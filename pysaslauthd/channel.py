@@ -1,11 +1,15 @@
 """What supervisor and front say to each other: a handful of words, over a socket pair.
 
 Each word is one packet, so there is nothing to frame. The front says READY,
-ALIVE, RELOADED; the supervisor sends new settings, and says "stop" by closing
-its side, which cannot be lost and is also what its death looks like.
+ALIVE, RELOADED, and asks for workers to be started and killed; the supervisor
+sends workers and new settings, and says "stop" by closing its side, which
+cannot be lost and is also what its death looks like. The supervisor takes the
+front for a stranger: what it does not know it does not do.
 """
 
+import re
 import socket
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,8 +21,21 @@ LARGEST_PACKET = 65_536  # bytes; settings are far smaller
 READY = b"ready"
 ALIVE = b"alive"
 RELOADED = b"reloaded"  # or not, and the log says why: the reload is over
+NO_WORKER = b"none"  # could be started; answers to "start" come in turn
 
 SECONDS_BETWEEN_HEARTBEATS = 2.0
+
+START = re.compile(rb"start ([a-z]{1,16}) ([0-9]{1,9})")
+KILL = re.compile(rb"kill ([0-9]{1,9})")
+WORKER = re.compile(rb"worker ([0-9]{1,9})")
+RELOAD = re.compile(rb"reload ([0-9]{1,9}) (\{.*\})", re.DOTALL)
+
+
+class Word(NamedTuple):
+    """A packet and the descriptor that came with it, if any."""
+
+    text: bytes
+    descriptor: int | None = None
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -30,7 +47,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def receive(end: socket.socket) -> bytes | None:
-    """Return the next word, b"" once the other side is gone, None while there is none."""
+    """Return the next word, b"" once the other side is gone, None while there is none.
+
+    Descriptors that a front might send are closed by the kernel: none is taken.
+    """
     try:
         return end.recv(LARGEST_PACKET)
     except BlockingIOError:
@@ -39,17 +59,43 @@ def receive(end: socket.socket) -> bytes | None:
         return b""
 
 
-def encode_reload(settings: Settings) -> bytes:
+def receive_word(end: socket.socket) -> Word | None:
+    """Do the same as `receive` for the front, whose words may bring a worker's channel."""
+    try:
+        text, descriptors, _, _ = socket.recv_fds(end, LARGEST_PACKET, 1)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return Word(b"")
+    return Word(text, *descriptors)
+
+
+def ask_start(kind: str, generation: int) -> bytes:
+    """Return the word that asks for a worker of *kind*, by the settings of *generation*."""
+    return f"start {kind} {generation}".encode()
+
+
+def ask_kill(number: int) -> bytes:
+    """Return the word that asks for the end of worker *number*."""
+    return b"kill %d" % number
+
+
+def grant(number: int) -> bytes:
+    """Return the word that brings worker *number*; its channel goes with it."""
+    return b"worker %d" % number
+
+
+def encode_reload(settings: Settings, generation: int) -> bytes:
     """Return the word that tells the front to reload: *settings* themselves.
 
     StartupError where a value has no form in UTF-8 or 64 bits.
     """
     try:
-        return msgspec.json.encode(settings)
+        return b"reload %d " % generation + msgspec.json.encode(settings)
     except (UnicodeEncodeError, OverflowError) as error:
         raise StartupError(f"a setting has a value that cannot be used: {error}") from None
 
 
-def decode_reload(word: bytes) -> Settings:
-    """Return the settings that *word* carries."""
-    return msgspec.json.decode(word, type=Settings)
+def decode_settings(text: bytes) -> Settings:
+    """Return the settings that a reload carries."""
+    return msgspec.json.decode(text, type=Settings)

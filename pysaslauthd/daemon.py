@@ -5,7 +5,6 @@ the parent of a detached daemon returns only when the sockets are served.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import resource
@@ -15,11 +14,12 @@ from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
-from pysaslauthd import channel, logs, rundir, systemd
+from pysaslauthd import channel, logs, privileges, rundir, systemd, worker
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins import find_mechanism
+from pysaslauthd.plugins import find_mechanism, most_workers
+from pysaslauthd.privileges import Identity, find_identity
 from pysaslauthd.server.listener import listen
 from pysaslauthd.supervisor import Supervisor
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 SOCKET = "mux"
 CRASHED = STOPPED_TOO_SOON = 1  # exit codes
-PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 class Daemon:
@@ -39,16 +38,30 @@ class Daemon:
         self._config = config
         self._flags = flags
         self._terminal = terminal
-        self._settings = self._read_settings()
+        self._settings = self._load_settings()
+        self._identity = self._identity_for(self._settings)
         # Now, for they are passed to this process and not to one it forks.
         self._listeners = systemd.inherited_listeners()
         self._bound: list[tuple[Path, int]] = []
 
-    def _read_settings(self) -> Settings:
+    def _load_settings(self) -> Settings:
         settings = load_settings(self._config, self._flags)
-        find_mechanism(settings)
-        channel.encode_reload(settings)  # what cannot be handed to a front is refused here
+        find_mechanism(settings).check(settings)
+        channel.encode_reload(settings, 0)  # what cannot be handed to a front is refused here
         return settings
+
+    def _reload_settings(self) -> Settings:
+        """Return the settings as they are now, for the front that runs."""
+        settings = self._load_settings()
+        if self._identity_for(settings) != self._identity:
+            raise StartupError(
+                "the front would need another user or another group for these settings:"
+                " restart the daemon"
+            )
+        return settings
+
+    def _identity_for(self, settings: Settings) -> Identity | None:
+        return find_identity(settings.user, find_mechanism(settings).groups)
 
     def start(self) -> int:
         """Serve in the foreground until stopped, or detach; return the exit code.
@@ -75,7 +88,7 @@ class Daemon:
 
     def _show(self) -> None:
         settings = self._settings
-        log.debug("num_procs  : %d", settings.processes)
+        log.debug("num_procs  : %d", most_workers(settings))
         log.debug("mech_option: %s", settings.mechanism_option or "NULL")
         log.debug("run_path   : %s", settings.run_directory)
         log.debug("auth_mech  : %s", settings.mechanism)
@@ -100,18 +113,15 @@ class Daemon:
     def _become_daemon(self, parent: FileIO) -> NoReturn:
         """Run detached in this child process; *parent* hears whether it serves."""
 
-        def let_go() -> None:
-            parent.close()
-            self._let_go_of_terminal()
-
         def on_ready() -> None:
             _tell(parent, 0)
-            let_go()
+            parent.close()
+            self._let_go_of_terminal()
 
         status = CRASHED
         try:
             os.setsid()
-            self._serve_with_pid_file(let_go, on_ready)
+            self._serve_with_pid_file(self._let_go_of_terminal, on_ready)
             status = 0
         except StartupError as error:
             status = error.status
@@ -145,19 +155,33 @@ class Daemon:
 
     def _serve(self, front_on_ready: Callable[[], None], on_ready: Callable[[], None]) -> None:
         """Bind the sockets and supervise until told to stop."""
-        log.info("master pid is: %d", os.getpid())
+        supervisor = os.getpid()
+        log.info("master pid is: %d", supervisor)
 
-        def run_front(settings: Settings, to_supervisor: socket.socket) -> None:
+        def run_front(settings: Settings, generation: int, end: socket.socket) -> None:
             from pysaslauthd.app import serve  # what only the front needs
 
-            serve(settings, self._listeners, to_supervisor, front_on_ready)
+            find_mechanism(settings).preload()
+            privileges.set_name("saslauthd-front")
+            logs.reconnect()
+            privileges.close_all_but(
+                [end.fileno(), *(listener.fileno() for listener in self._listeners)]
+            )
+            if self._identity is not None:
+                privileges.become(self._identity)
+            privileges.die_with(supervisor)
+            serve(self._listeners, end, front_on_ready, settings, generation)
+
+        def run_worker(settings: Settings, kind: str, end: socket.socket) -> None:
+            worker.work(settings, kind, end, supervisor)
 
         try:
             self._bind()
             Supervisor(
                 self._settings,
-                self._read_settings,
+                self._reload_settings,
                 run_front,
+                run_worker,
                 on_ready=on_ready,
                 on_stop=self._remove_sockets,
             ).run()
@@ -194,10 +218,8 @@ def _tell(parent: FileIO, status: int) -> None:
 
 
 def _limit_resources() -> None:
-    """Forbid core dumps, which would hold passwords; allow as many descriptors as there may be."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A core pattern that is a pipe ignores the limit; and nobody may attach a debugger.
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """Forbid core dumps; allow as many descriptors as there may be."""
+    privileges.forbid_dumps()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError):  # the system's own bound has been lowered since
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -17,6 +17,8 @@ IDENT = "saslauthd"
 FUNCTION_COLUMN = " " * 16  # where other builds of the C daemon name a function
 SYSLOG_SOCKET = "/dev/log"
 LOGGERS = ("pysaslauthd", "asyncio")  # the event loop tells of faults too
+# What these say, the C daemon's mechanisms say: with or without -V, and without the column.
+MECHANISMS = ("pysaslauthd.backends.pam",)
 PRIORITIES = {
     logging.DEBUG: syslog.LOG_DEBUG,
     logging.INFO: syslog.LOG_INFO,
@@ -110,8 +112,9 @@ class _SyslogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         priority = syslog.LOG_AUTH | PRIORITIES[record.levelno]
         stamp = time.strftime("%b %e %H:%M:%S", time.localtime(record.created))
+        column = "" if record.name in MECHANISMS else f"{FUNCTION_COLUMN}: "
         text = super().format(record).replace("\n", " | ")
-        return f"<{priority}>{stamp} {IDENT}[{record.process}]: {FUNCTION_COLUMN}: {text}"
+        return f"<{priority}>{stamp} {IDENT}[{record.process}]: {column}{text}"
 
 
 class _TerminalFormatter(logging.Formatter):
@@ -130,8 +133,17 @@ def set_up() -> logging.Handler:
         logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)
+    for name in MECHANISMS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
     set_verbose(verbose=False)
     return terminal
+
+
+def reconnect() -> None:
+    """Let go of the connection to syslog; the next line makes another. For a forked child."""
+    for handler in logging.getLogger(LOGGERS[0]).handlers:
+        if isinstance(handler, Syslog):
+            handler.close()
 
 
 def set_verbose(*, verbose: bool) -> None:

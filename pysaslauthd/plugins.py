@@ -1,20 +1,41 @@
 """The backends by name; a backend's module is imported when it is used, and not before."""
 
+import importlib
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pysaslauthd.backends.base import PasswordVerifier
+from pysaslauthd.backends.base import BlockingVerifier, PasswordVerifier
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
+from pysaslauthd.privileges import CAP_DAC_READ_SEARCH
+from pysaslauthd.workers.pool import Pool, Size, Source
 
 DEFAULT_SASLDB = "/etc/sasldb2"
+WARM_WORKERS, MOST_WORKERS = 2, 16
 
 
 class Mechanism(NamedTuple):
-    """A backend by its name: *check* refuses settings it cannot use, *make* builds it."""
+    """A backend by its name.
 
+    *check* refuses settings it cannot use, and a machine it cannot work on;
+    *make* builds it for the front, out of *module*. Where it blocks, *work* builds what runs in
+    each worker. *hashes*: its workers are busy rather than waiting, so there
+    are as many as cores. *capabilities*: what its workers keep of root's; None
+    for all. *groups*: what the front must be a member of.
+    """
+
+    module: str
     check: Callable[[Settings], None]
-    make: Callable[[Settings], PasswordVerifier]
+    make: Callable[[Settings, Source], PasswordVerifier]
+    work: Callable[[Settings], BlockingVerifier] | None = None
+    hashes: bool = False
+    capabilities: frozenset[int] | None = None
+    groups: tuple[str, ...] = ()
+
+    def preload(self) -> None:
+        """Import what *make* needs; for a process that may not be able to read it later."""
+        importlib.import_module(f"pysaslauthd.backends.{self.module}")
 
 
 def _check_sasldb(settings: Settings) -> None:
@@ -23,22 +44,100 @@ def _check_sasldb(settings: Settings) -> None:
         raise StartupError(f"-O names the database for -a sasldb: an absolute path, not {path!r}")
 
 
-def _make_sasldb(settings: Settings) -> PasswordVerifier:
+def _make_sasldb(settings: Settings, _source: Source) -> PasswordVerifier:
     from pysaslauthd.backends.sasldb import Sasldb
 
     return Sasldb(settings.mechanism_option or DEFAULT_SASLDB)
 
 
-MECHANISMS = {"sasldb": Mechanism(_check_sasldb, _make_sasldb)}
+def _check_getpwent(_settings: Settings) -> None:
+    from pysaslauthd.passwords import libcrypt
+
+    libcrypt.load()
+
+
+def _work_getpwent(_settings: Settings) -> BlockingVerifier:
+    from pysaslauthd.backends.getpwent import Getpwent
+
+    return Getpwent()
+
+
+def _check_shadow(_settings: Settings) -> None:
+    from pysaslauthd.backends import shadow
+
+    shadow.check_prerequisites()
+
+
+def _work_shadow(_settings: Settings) -> BlockingVerifier:
+    from pysaslauthd.backends.shadow import Shadow
+
+    return Shadow()
+
+
+def _check_pam(_settings: Settings) -> None:
+    from pysaslauthd.backends import pam
+
+    pam.load()
+
+
+def _work_pam(_settings: Settings) -> BlockingVerifier:
+    from pysaslauthd.backends.pam import Pam
+
+    return Pam()
+
+
+def _in_workers(
+    name: str, *, uses_address: bool = False
+) -> Callable[[Settings, Source], PasswordVerifier]:
+    def make(settings: Settings, source: Source) -> PasswordVerifier:
+        from pysaslauthd.backends.in_workers import InWorkers
+
+        most = most_workers(settings)
+        pool = Pool(name, source, Size(min(WARM_WORKERS, most), most))
+        return InWorkers(name, pool, settings.deadlines, uses_address=uses_address)
+
+    return make
+
+
+READING = frozenset({CAP_DAC_READ_SEARCH})
+
+MECHANISMS = {
+    "sasldb": Mechanism("sasldb", _check_sasldb, _make_sasldb, groups=("sasl",)),
+    "getpwent": Mechanism(
+        "in_workers",
+        _check_getpwent,
+        _in_workers("getpwent"),
+        _work_getpwent,
+        hashes=True,
+        capabilities=READING,
+    ),
+    "pam": Mechanism("in_workers", _check_pam, _in_workers("pam", uses_address=True), _work_pam),
+    "shadow": Mechanism(
+        "in_workers",
+        _check_shadow,
+        _in_workers("shadow"),
+        _work_shadow,
+        hashes=True,
+        capabilities=READING,
+    ),
+}
 
 
 def find_mechanism(settings: Settings) -> Mechanism:
-    """Return what `-a` names, in any case; StartupError where it or its option is no good."""
+    """Return what `-a` names, in any case; StartupError where there is no such backend."""
     mechanism = MECHANISMS.get(settings.mechanism.lower())
     if mechanism is None:
         raise StartupError(
             f"unknown authentication mechanism: {settings.mechanism}",
             f"this release knows: {' '.join(MECHANISMS)}",
         )
-    mechanism.check(settings)
     return mechanism
+
+
+def most_workers(settings: Settings) -> int:
+    """Return how many worker processes the backend may have."""
+    if settings.processes:
+        return settings.processes
+    if find_mechanism(settings).hashes:
+        return len(os.sched_getaffinity(0))
+    return MOST_WORKERS

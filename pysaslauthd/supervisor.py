@@ -1,9 +1,10 @@
-"""The parent of the front: starts it, restarts it, tells it to reload and to leave.
+"""The parent of front and workers: starts and restarts them, tells the front to reload, to leave.
 
 It holds the listening sockets, so that a front that dies costs nobody a
 connection; it reads nothing from strangers and stays small: no event loop.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -11,10 +12,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from pysaslauthd import channel
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.crew import Crew
 from pysaslauthd.errors import StartupError
 from pysaslauthd.systemd import Notifier
 
@@ -28,6 +31,7 @@ SHORT_LIFE = 1.0  # seconds: a front that dies so young is restarted ever more s
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 WORDS_AT_ONCE = 16  # a front that talks without end must not keep signals from being heard
 FIRST_TRIES = 3  # fronts that may die before one serves
+GENERATIONS_KEPT = 8  # of settings: an engine that drains may still want a worker by its own
 
 
 class FrontProcess:
@@ -47,6 +51,11 @@ class FrontProcess:
             log.error("front %d %s: killing it", self.pid, why)
             os.kill(self.pid, signal.SIGKILL)
 
+    def say(self, word: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a word, with *descriptors*; OSError where it is not taken."""
+        if self.end is not None:
+            socket.send_fds(self.end, [word], descriptors)
+
     def hang_up(self) -> None:
         """Close our end."""
         if self.end is not None:
@@ -58,23 +67,27 @@ class Supervisor:
     """Keeps one front running until it is told to stop by SIGTERM or SIGINT.
 
     *read_settings* is called for SIGHUP and raises StartupError where the new
-    settings are no good; *run_front* is what the child process does; *on_ready*
-    is called once, when the first front serves; *on_stop* when no new client
-    shall come.
+    settings are no good; *run_front* and *run_worker* are what the child
+    processes do; *on_ready* is called once, when the first front serves;
+    *on_stop* when no new client shall come.
     """
 
     def __init__(
         self,
         settings: Settings,
         read_settings: Callable[[], Settings],
-        run_front: Callable[[Settings, socket.socket], None],
+        run_front: Callable[[Settings, int, socket.socket], None],
+        run_worker: Callable[[Settings, str, socket.socket], None],
         *,
         on_ready: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._generation = 0
+        self._by_generation = {0: settings}
         self._read_settings = read_settings
         self._run_front = run_front
+        self._crew = Crew(partial(self._become_worker, run_worker))
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._notify = Notifier()
@@ -97,6 +110,7 @@ class Supervisor:
         self._start()
         while self._front is not None or self._restart_at is not None:
             self._step(wakeup)
+        self._crew.end()
         signal.set_wakeup_fd(-1)
 
     def _step(self, wakeup: int) -> None:
@@ -170,12 +184,27 @@ class Supervisor:
                 # The supervisor's channel says when to leave; a terminal's Ctrl-C reaches both.
                 signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._run_front(self._settings, end)
+            self._run_front(self._settings, self._generation, end)
             status = 0
         except Exception:
             log.exception("the front failed")
         finally:
             os._exit(status)
+
+    def _become_worker(
+        self,
+        run_worker: Callable[[Settings, str, socket.socket], None],
+        settings: Settings,
+        kind: str,
+        end: socket.socket,
+    ) -> None:
+        """Run a worker in this child process."""
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            # Handled, not ignored: what a PAM module starts would inherit that.
+            signal.signal(number, _note)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        run_worker(settings, kind, end)
 
     def _hear(self, front: FrontProcess) -> None:
         """Take in what the front has said; its last words are there after its death."""
@@ -188,8 +217,25 @@ class Supervisor:
                 front.hang_up()
             elif word == channel.ALIVE:
                 self._notify.alive()
-            else:
+            elif word in {channel.READY, channel.RELOADED}:
                 self._on_settled()
+            elif wanted := channel.START.fullmatch(word):
+                self._hire(front, wanted[1].decode(), int(wanted[2]))
+            elif wanted := channel.KILL.fullmatch(word):
+                self._crew.kill(int(wanted[1]))
+
+    def _hire(self, front: FrontProcess, kind: str, generation: int) -> None:
+        """Start a worker and hand its channel to the front, or say that there is none."""
+        settings = self._by_generation.get(generation)
+        hired = self._crew.start(settings, kind) if settings and front.end else None
+        # A front that does not listen has its own troubles; the worker sees that it is not wanted.
+        with contextlib.suppress(OSError):
+            if hired is None:
+                front.say(channel.NO_WORKER)
+            else:
+                number, end = hired
+                with end:
+                    front.say(channel.grant(number), [end.fileno()])
 
     def _on_settled(self) -> None:
         """Note that a front serves, by the settings it was told last."""
@@ -214,25 +260,28 @@ class Supervisor:
             return
         try:
             settings = self._read_settings()
-            word = channel.encode_reload(settings)
+            word = channel.encode_reload(settings, self._generation + 1)
         except StartupError as error:
             log.error("not reloaded: %s", "; ".join(error.lines))
             return
         self._settings = settings
+        self._generation += 1
+        self._by_generation[self._generation] = settings
+        self._by_generation.pop(self._generation - GENERATIONS_KEPT, None)
         front = self._front
         if front is None or front.end is None:
             return  # the next front starts with them
         self._notify.reloading()
         self._settling = True
         try:
-            front.end.send(word)
+            front.say(word)
         except OSError as error:
             log.warning("front %d cannot be told: %s", front.pid, error.strerror)
 
     def _stop(self) -> None:
         if self._stop_by is not None:
             return
-        self._stop_by = time.monotonic() + self._settings.deadline + LEAVE_GRACE
+        self._stop_by = time.monotonic() + self._settings.deadlines.longest + LEAVE_GRACE
         self._restart_at = None
         self._notify.stopping()
         self._on_stop()
@@ -251,11 +300,14 @@ class Supervisor:
             log.debug("child exited: %d", pid)
             if self._front is not None and pid == self._front.pid:
                 self._on_front_end(self._front, status)
+            else:
+                self._crew.on_end(pid, describe_end(status) if status else None)
 
     def _on_front_end(self, front: FrontProcess, status: int) -> None:
         self._hear(front)
         front.hang_up()
         self._front = None
+        self._crew.kill_all()
         if self._stop_by is not None:
             return
         self._settling = False

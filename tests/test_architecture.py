@@ -27,13 +27,16 @@ COMPOSITION_ROOT = {
     "app",
     "channel",
     "cli",
+    "crew",
     "daemon",
+    "link",
     "logs",
     "plugins",
+    "privileges",
     "rundir",
     "supervisor",
-} | {
     "systemd",
+    "worker",
     "__init__",
     "__main__",
 }

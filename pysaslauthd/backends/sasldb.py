@@ -1,6 +1,7 @@
 """Answers from a sasldb file that is kept in memory and looked at for every batch of requests."""
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 (asyncio would, when the front cannot read it any more)
 import logging
 import time
 from collections.abc import Awaitable

@@ -33,9 +33,10 @@ option information:
   -l             Disable accept() locking (there is none: accepted and ignored).
   -m <path>      Alternate path for the saslauthd working directory,
                  must be absolute.
-  -n <procs>     Number of worker processes to create (sasldb needs none).
-  -s <kilobytes> Size of the credential cache (in kilobytes)
-  -t <seconds>   Timeout for items in the credential cache (in seconds)
+  -n <procs>     The most worker processes (default: 16; shadow, getpwent: as many as
+                 cores; sasldb needs none).
+  -s <kilobytes> Size of the credential cache (in kilobytes; default: 10266 users)
+  -t <seconds>   Timeout for items in the credential cache (in seconds; default: 28800)
   -v             Display version information and available mechs
   -V             Enable verbose logging
   -h             Display this message.
@@ -48,6 +49,8 @@ option information:
   --on-outage WHAT       What a client hears when the answer could not be found out:
                          tempfail (default; Postfix says 454) or no (as the C daemon).
   --local-domain DOMAIN  Realm of users who name none (default: the host's name).
+  --user USER            Who talks to clients when root starts the daemon
+                         (default: pysaslauthd, else nobody).
 """
 
 

@@ -18,11 +18,12 @@ LONG = {
     "on-outage": True,
     "socket-group": True,
     "socket-mode": True,
+    "user": True,
     "version": False,
 }
 
 SWITCHES = {
-    "-c": {},  # every backend of this release answers from memory: nothing to cache
+    "-c": {"cache": True},
     "-d": {"foreground": True, "verbose": True},
     "-f": {"foreground": True},
     "-l": {},  # there is no accept lock
@@ -35,6 +36,7 @@ TEXTS = {
     "--local-domain": "local_domain",
     "--on-outage": "on_outage",
     "--socket-group": "socket_group",
+    "--user": "user",
 }
 
 
@@ -67,9 +69,11 @@ class Flags:
                 problem = "invalid number of worker processes defined"
                 self.values["processes"] = _at_least(0, value, problem)
             case "-s":
-                _at_least(1, value, "cache size must be positive and non zero")
+                problem = "cache size must be positive and non zero"
+                self.values["cache_kilobytes"] = _at_least(1, value, problem)
             case "-t":
-                _at_least(1, value, "cache timeout must be positive")
+                problem = "cache timeout must be positive"
+                self.values["cache_seconds"] = float(_at_least(1, value, problem))
             case "--socket-mode":
                 self.values["socket_mode"] = _octal(value)
             case "--config":

@@ -5,11 +5,14 @@ Command-line flags and the configuration file fill the same model; flags win.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+
+from pysaslauthd.model import Deadlines
 
 FieldBytes = Annotated[int, Meta(ge=1, le=0xFFFF)]  # a count on the wire has 16 bits
 AbsolutePath = Annotated[str, Meta(pattern="^/")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=0, le=0x7FFFFFFF)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,20 +31,44 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     foreground: bool = False
     verbose: bool = False
+    user: str | None = None
+    """Who talks to clients when root starts the daemon; unset: pysaslauthd, else nobody."""
 
     combine_realm: bool = False
     """`-r`: backends without realms get `user@realm`."""
     local_domain: str | None = None
     """The realm of users who name none; unset: the host's name."""
-    processes: Annotated[int, Meta(ge=0, le=0x7FFFFFFF)] = 5
-    """`-n`: bounds the worker processes of backends that need them; sasldb needs none."""
+
+    processes: Count = 0
+    """`-n`: the most worker processes. 0: 16, or for backends that hash as many as cores."""
+    worker_requests: Count = 1000
+    """A worker is replaced after so many requests; 0: never."""
+    worker_growth: Annotated[int, Meta(ge=0, le=65536)] = 32
+    """A worker is replaced when it has grown by so many megabytes; 0: never."""
+
+    cache: bool = False
+    """`-c`: remember good answers of backends that have to ask elsewhere."""
+    cache_kilobytes: Annotated[int, Meta(ge=1, le=0x3FFFFF)] | None = None
+    """`-s`: the size of the cache; unset: the C daemon's, for 10,266 users."""
+    cache_seconds: Annotated[float, Meta(gt=0, le=0xFFFFFFFF)] = 28800.0
+    """`-t`: how long a good answer is remembered."""
+
+    find_address: bool = True
+    """Look for the client's address where the application does not send it."""
 
     on_outage: Literal["tempfail", "no"] = "tempfail"
     deadline: Seconds = 8.0
     """How long a backend may take; Postfix gives up after 10 seconds."""
+    service_deadlines: dict[str, Seconds] = field(default_factory=dict)
+    """The same for single services, such as one whose users confirm on a telephone."""
     idle_after: Seconds = 10.0
     """How long a client may be silent before its request is complete."""
     login_bytes: FieldBytes = 1024
     password_bytes: FieldBytes = 8192
     service_bytes: FieldBytes = 1024
     realm_bytes: FieldBytes = 1024
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long a backend may take, by service."""
+        return Deadlines(self.deadline, self.service_deadlines)

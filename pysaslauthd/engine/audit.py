@@ -16,6 +16,15 @@ class Audit:
     def __init__(self, names: Names) -> None:
         self._names = names
 
+    def writes(self, result: AuthResult) -> bool:
+        """Say whether *result* makes a line: a success does with -V only."""
+        return not isinstance(result, Accepted) or log.isEnabledFor(logging.DEBUG)
+
+    def record_cached(self, request: AuthRequest) -> None:
+        """Log a success that no backend was asked for."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("auth success (cached): %s", self._who(request))
+
     def record(self, request: AuthRequest, result: AuthResult) -> None:
         """Log what *result* means for *request*."""
         match result:

@@ -2,56 +2,159 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
+from socket import SocketType
+from typing import Protocol, TypeGuard
 
 from pysaslauthd.backends.base import PasswordVerifier
 from pysaslauthd.engine.audit import Audit
+from pysaslauthd.engine.cache import Cache
 from pysaslauthd.engine.names import Names
-from pysaslauthd.model import VERDICTS, AuthRequest, AuthResult, Unavailable
+from pysaslauthd.model import (
+    VERDICTS,
+    Accepted,
+    AuthRequest,
+    AuthResult,
+    Deadlines,
+    Rejected,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
 FAULT = "fault in backend %s"
+REPLY_BY = 9.0  # seconds after the request, whatever delay is wanted: Postfix gives up after 10
+
+
+class AddressSource(Protocol):
+    """Finds the client of the process at the other end of a connection."""
+
+    def worth_asking(self, connection: SocketType, /) -> bool:
+        """Say whether it may be found at all."""
+        ...
+
+    async def find(self, connection: SocketType, /) -> str:
+        """Return its address, "" where it is not found."""
+        ...
 
 
 class Authenticator:
-    """What a door asks; *deadline* is in seconds and starts when there is something to wait for."""
+    """What a door asks; a deadline starts when there is something to wait for.
+
+    *cache* is asked first. *addresses* finds clients that the application does
+    not name: for a backend that wants to know, and for the log.
+    """
 
     def __init__(
-        self, backend: PasswordVerifier, names: Names, audit: Audit, deadline: float
+        self,
+        backend: PasswordVerifier,
+        names: Names,
+        audit: Audit,
+        deadlines: Deadlines,
+        *,
+        cache: Cache | None = None,
+        addresses: AddressSource | None = None,
     ) -> None:
         self.backend = backend
         self._names = names
         self._audit = audit
-        self._deadline = deadline
+        self._deadlines = deadlines
+        self._cache = cache
+        self._addresses = addresses
 
-    def check(self, request: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
+    def check(
+        self, request: AuthRequest, connection: SocketType | None = None
+    ) -> AuthResult | Awaitable[AuthResult]:
         """Return the verdict, at once where the backend knows it, else what to wait for.
 
-        Neither raises: a fault in a backend is logged and becomes Unavailable.
+        *connection* is where the request came from; it stays open until the
+        verdict is there. Neither raises: a fault in a backend is logged and
+        becomes Unavailable.
         """
         question = self._names.for_backend(request, keeps_realm=self.backend.keeps_realm)
-        try:
-            result = self.backend.verify(question)
-        except Exception:
-            log.exception(FAULT, self.backend.name)
-            result = self._fault()
-        if isinstance(result, VERDICTS):
-            self._audit.record(request, result)
-            return result
-        return self._settle(request, result)
-
-    async def _settle(self, request: AuthRequest, pending: Awaitable[AuthResult]) -> AuthResult:
-        try:
-            async with asyncio.timeout(self._deadline):
-                result = await pending
-        except TimeoutError:
-            result = Unavailable(f"no answer within {self._deadline:g} s", self.backend.name)
-        except Exception:
-            log.exception(FAULT, self.backend.name)
-            result = self._fault()
+        if self._cache is not None and self._cache.holds(question):
+            self._audit.record_cached(request)
+            return Accepted(question.user, self.backend.name)
+        if request.origin.remote:
+            connection = None  # there is nothing to find
+        if self.backend.uses_address and self._may_find(connection):
+            return self._ask_with_address(request, connection)
+        result = self._ask(question)
+        if not isinstance(result, VERDICTS):
+            return self._settle(request, question, result, connection)
+        if self._audit.writes(result) and self._may_find(connection):
+            return self._record_with_address(request, result, connection)
         self._audit.record(request, result)
         return result
+
+    def _ask(self, question: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
+        try:
+            return self.backend.verify(question)
+        except Exception:
+            log.exception(FAULT, self.backend.name)
+            return self._fault()
+
+    async def _ask_with_address(self, request: AuthRequest, connection: SocketType) -> AuthResult:
+        located = await self._locate(request, connection)
+        question = self._names.for_backend(located, keeps_realm=self.backend.keeps_realm)
+        result = self._ask(question)
+        if not isinstance(result, VERDICTS):
+            return await self._settle(located, question, result, None)
+        self._audit.record(located, result)
+        return result
+
+    async def _settle(
+        self,
+        request: AuthRequest,
+        question: AuthRequest,
+        pending: Awaitable[AuthResult],
+        connection: SocketType | None,
+    ) -> AuthResult:
+        deadline = self._deadlines.of(request.origin.service)
+        try:
+            async with asyncio.timeout(deadline):
+                result = await pending
+        except TimeoutError:
+            result = Unavailable(f"no answer within {deadline:g} s", self.backend.name)
+        except Exception:
+            log.exception(FAULT, self.backend.name)
+            result = self._fault()
+        self._remember(question, result)
+        if self._audit.writes(result) and self._may_find(connection):
+            request = await self._locate(request, connection)
+        self._audit.record(request, result)
+        if isinstance(result, Rejected) and result.delay:
+            rest = request.received + REPLY_BY - time.monotonic()
+            await asyncio.sleep(max(0.0, min(result.delay, rest)))
+        return result
+
+    def _remember(self, question: AuthRequest, result: AuthResult) -> None:
+        if self._cache is None:
+            return
+        if isinstance(result, Accepted):
+            self._cache.accepted(question)
+        elif isinstance(result, Rejected):
+            self._cache.refused(question, result.reason)
+
+    async def _record_with_address(
+        self, request: AuthRequest, result: AuthResult, connection: SocketType
+    ) -> AuthResult:
+        self._audit.record(await self._locate(request, connection), result)
+        return result
+
+    def _may_find(self, connection: SocketType | None) -> TypeGuard[SocketType]:
+        addresses = self._addresses
+        return (
+            addresses is not None and connection is not None and addresses.worth_asking(connection)
+        )
+
+    async def _locate(self, request: AuthRequest, connection: SocketType) -> AuthRequest:
+        """Return *request* with the address of the client behind *connection*, if it is found."""
+        if self._addresses is None:
+            return request
+        address = await self._addresses.find(connection)
+        return request._replace(origin=request.origin._replace(remote=address))
 
     def _fault(self) -> Unavailable:
         return Unavailable("internal error", self.backend.name)

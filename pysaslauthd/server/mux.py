@@ -38,7 +38,7 @@ LINGER = 1.0  # seconds in which a client may still write after its answer
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
-Check = Callable[[AuthRequest], AuthResult | Awaitable[AuthResult]]
+Check = Callable[[AuthRequest, Client], AuthResult | Awaitable[AuthResult]]
 
 
 class Rules(NamedTuple):
@@ -151,7 +151,7 @@ class MuxDoor:
         try:
             request = decode_request(data, received, rules.limits, final=final)
             if request is not None:
-                result = rules.check(request)
+                result = rules.check(request, client)
                 if not isinstance(result, tuple):
                     self._answer_later(client, result)
                 elif earlier is None:

@@ -24,7 +24,8 @@ def test_the_defaults_are_the_c_daemons() -> None:
     settings = settings_for("-a", "sasldb")
 
     assert settings.run_directory == "/var/run/saslauthd"
-    assert settings.processes == 5
+    assert settings.cache_seconds == 28800
+    assert not settings.cache
     assert not settings.foreground
     assert not settings.verbose
     assert not settings.combine_realm
@@ -48,7 +49,10 @@ def test_the_defaults_are_the_c_daemons() -> None:
         (["-d"], "verbose", True),
         (["-V"], "verbose", True),
         (["-cdr"], "combine_realm", True),
-        (["-cl", "-s", "8", "-t", "60"], "processes", 5),
+        (["-cl"], "cache", True),
+        (["-s", "8"], "cache_kilobytes", 8),
+        (["-t", "60"], "cache_seconds", 60.0),
+        (["--user", "mail"], "user", "mail"),
         (["--mux", "/a", "--mux=/b"], "mux", ("/a", "/b")),
         (["--socket-mode", "660"], "socket_mode", 0o660),
         (["--socket-mode", "0777"], "socket_mode", 0o777),

@@ -53,6 +53,30 @@ def test_a_level_has_the_c_daemons_priority(
     assert syslog.recv(1000).startswith(f"<{priority}>".encode())
 
 
+def test_a_line_of_a_mechanism_has_no_column(syslog: socket.socket, tmp_path: Path) -> None:
+    handler = logs.Syslog(str(tmp_path / "log"))
+    line = "DEBUG: auth_pam: text"
+
+    handler.emit(logging.makeLogRecord({"name": logs.MECHANISMS[0], "levelno": 10, "msg": line}))
+
+    handler.close()
+    assert syslog.recv(1000).decode().endswith(f"]: {line}")
+
+
+def test_a_connection_that_is_let_go_of_is_made_again(
+    syslog: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = logs.Syslog(str(tmp_path / "log"))
+    monkeypatch.setattr(logging.getLogger(logs.LOGGERS[0]), "handlers", [handler])
+    logging.getLogger(logs.LOGGERS[0]).error("one")
+
+    logs.reconnect()
+    logging.getLogger(logs.LOGGERS[0]).error("two")
+
+    handler.close()
+    assert [syslog.recv(1000)[-3:] for _ in range(2)] == [b"one", b"two"]
+
+
 def test_a_traceback_is_one_line(
     logger: logging.Logger, syslog: socket.socket, tmp_path: Path
 ) -> None:

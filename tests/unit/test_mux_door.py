@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from socket import SocketType
 
 import pytest
 
@@ -64,12 +65,16 @@ class House:
         self.door = MuxDoor(asyncio.get_running_loop(), self.rules(bounds))
         self.door.listen(self.listener)
 
-    def check(self, request: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
+    def check(
+        self, request: AuthRequest, _connection: SocketType
+    ) -> AuthResult | Awaitable[AuthResult]:
         self.asked.append(request)
         return self._check(request)
 
     def rules(self, bounds: Bounds, check: Check | None = None) -> Rules:
-        return Rules(check or self.check, Limits(), bounds, OUTAGE_REPLY)
+        if check is not None:
+            self._check = check
+        return Rules(self.check, Limits(), bounds, OUTAGE_REPLY)
 
     def client(self, path: str | None = None) -> Client:
         self.clients.append(Client(path or self.path))
