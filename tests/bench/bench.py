@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 from tests.bench import database, load, report
 from tests.bench.comparisons import COMPARISONS, SERVERS
 from tests.bench.measure import Bench
+from tests.bench.system import ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
     from tests.bench.report import Row
-
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # A unix socket's path has at most 107 bytes, so TMPDIR is not asked.
 SHORT = "/tmp"
@@ -92,6 +91,7 @@ def _measure(bench: Bench, names: Sequence[str], outside: str) -> list[Row]:
         database.make(bench.database, bench.users)
         with database.in_place_of(database.SYSTEM, bench.database, outside):
             for name in names:
+                bench.say(f"{name}:")
                 with bench.noting_problems():
                     rows += COMPARISONS[name](bench)
     return rows

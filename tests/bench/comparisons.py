@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import time
-from statistics import median
 from typing import TYPE_CHECKING
 
-from tests.bench import load, processes
+from tests.bench import backends, growth, load, processes
 from tests.bench.load import Load
-from tests.bench.measure import Bench, compare, median_ratio, row
+from tests.bench.measure import (
+    Bench,
+    clients,
+    compare,
+    cpu_row,
+    median_ratio,
+    others_row,
+    plain_row,
+    rate_row,
+    row,
+    start,
+    wrong_row,
+)
 from tests.bench.report import Check, Goal, Row
-from tests.bench.servers import CYRUS, FLOOR, OURS, TUNED, NotMeasuredError, Running, Server
+from tests.bench.servers import CYRUS, FLOOR, OURS, TUNED, NotMeasuredError, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tests.bench.load import Sample
+    from tests.bench.measure import Samples
 
 SERVERS = (OURS, CYRUS, TUNED, FLOOR)
 THREADS = (1, 8, 64)
@@ -28,7 +40,6 @@ THREADS = (1, 8, 64)
 BUSY_GOALS = {"cyrus": Goal(2.5, 2.0), "tuned": Goal(1.4, 1.25), "floor": Goal(0.7, 0.65)}
 RATE_GOALS = {1: {"cyrus": Goal(1.0)}, 8: BUSY_GOALS, 64: BUSY_GOALS}
 P99_GOALS = {64: {"cyrus": Goal(1.0, is_ceiling=True)}}
-NONE_NOT_RIGHT = Goal(1, is_ceiling=True)
 
 SILENT = 10_000
 SILENT_THREADS = 8
@@ -47,40 +58,19 @@ def rates(bench: Bench) -> list[Row]:
     rate: list[Row] = []
     cpu: list[Row] = []
     p99: list[Row] = []
-    not_right: dict[str, list[float]] = {}
-    others: dict[str, list[float]] = {}
+    compared: list[Samples] = []
     with contextlib.ExitStack() as stack:
-        servers = _start(bench, stack, SERVERS)
+        servers = start(bench, stack, SERVERS, bench.load(1))
         for threads in THREADS:
-            samples = compare(bench, servers, threads)
-            clients = f"{threads} client thread{'s' if threads > 1 else ''}"
-            rate.append(row(f"right answers/s, {clients}", samples, _rate, RATE_GOALS[threads]))
-            cpu.append(row(f"CPU us/request, {clients}", samples, _cpu, {}, digits=1))
-            p99.append(row(f"p99 us, {clients}", samples, _p99, P99_GOALS.get(threads, {})))
-            for name, rounds in samples.items():
-                not_right.setdefault(name, [0])[0] += sum(sample.not_right for sample in rounds)
-                others.setdefault(name, []).extend(sample.others for sample in rounds)
-    wrong = _plain_row("answers that were wrong or missing", not_right, NONE_NOT_RIGHT, digits=0)
-    neighbours = Row("CPU that others took meanwhile, %", others, 1)
-    return [*rate, *cpu, *p99, wrong, neighbours]
-
-
-def _start(bench: Bench, stack: contextlib.ExitStack, servers: Sequence[Server]) -> list[Running]:
-    started = []
-    for server in servers:
-        with bench.noting_problems():
-            process = stack.enter_context(bench.running(server))
-            bench.warm_up(process, 1)
-            started.append(process)
-    return started
-
-
-def _rate(sample: Sample) -> float:
-    return sample.rate
-
-
-def _cpu(sample: Sample) -> float:
-    return sample.cpu
+            samples = compare(bench, servers, bench.load(threads))
+            who = clients(threads)
+            rate.append(rate_row(f"right answers/s, {who}", samples, RATE_GOALS[threads]))
+            cpu.append(cpu_row(f"CPU us/request, {who}", samples))
+            p99.append(row(f"p99 us, {who}", samples, _p99, P99_GOALS.get(threads, {})))
+            compared.append(samples)
+    wrong = wrong_row("answers that were wrong or missing", compared)
+    others = others_row("CPU that others took meanwhile, %", compared)
+    return [*rate, *cpu, *p99, wrong, others]
 
 
 def _p99(sample: Sample) -> float:
@@ -98,7 +88,7 @@ def silent(bench: Bench) -> list[Row]:
                 seen.append(measure(bench, server))
                 bench.say(f"silent, round {number + 1}, ours {where}: {seen[-1]:,.0f}/s")
             ways.reverse()
-    title = f"right answers/s, {SILENT_THREADS} client threads"
+    title = f"right answers/s, {clients(SILENT_THREADS)}"
     crowd = f"the same beside {SILENT:,} silent connections"
     if len(crowded) < bench.rounds:
         return [Row(crowd, {})]
@@ -108,8 +98,9 @@ def silent(bench: Bench) -> list[Row]:
 
 def _rate_alone(bench: Bench, server: Running) -> float:
     # The warm-up also lets the server see the last crowd off.
-    bench.warm_up(server, SILENT_THREADS)
-    return load.apply(bench.load(SILENT_THREADS), server, bench.tools).rate
+    counted = bench.load(SILENT_THREADS)
+    bench.warm_up(server, counted)
+    return load.apply(counted, server, bench.tools).rate
 
 
 def _rate_in_a_crowd(bench: Bench, server: Running) -> float:
@@ -130,26 +121,27 @@ def at_rest(bench: Bench) -> list[Row]:
             with bench.noting_problems(), bench.running(server) as process:
                 load.apply(FIRST_REQUEST, process, bench.tools)
                 answered = time.monotonic() - process.began
-                bench.warm_up(process, SILENT_THREADS)
+                bench.warm_up(process, bench.load(SILENT_THREADS))
                 time.sleep(REST)
                 megabytes = processes.proportional_bytes(process.pid) / MB
                 listens.setdefault(server.name, []).append(process.start_seconds)
                 answers.setdefault(server.name, []).append(answered)
                 memory.setdefault(server.name, []).append(megabytes)
     return [
-        _plain_row("start to listening, s", listens, START_GOAL, digits=3),
-        _plain_row("start to the first answer, s", answers, START_GOAL, digits=3),
-        _plain_row("memory of all processes at rest (PSS), MB", memory, MEMORY_GOAL, digits=1),
+        plain_row("start to listening, s", listens, START_GOAL, digits=3),
+        plain_row("start to the first answer, s", answers, START_GOAL, digits=3),
+        plain_row("memory of all processes at rest (PSS), MB", memory, MEMORY_GOAL, digits=1),
     ]
-
-
-def _plain_row(measure: str, seen: dict[str, list[float]], goal: Goal, digits: int) -> Row:
-    checks = [Check("", median(seen["ours"]), goal)] if "ours" in seen else []
-    return Row(measure, seen, digits, checks)
 
 
 COMPARISONS: dict[str, Callable[[Bench], list[Row]]] = {
     "rates": rates,
     "silent": silent,
     "rest": at_rest,
+    "shadow": backends.shadow,
+    "saturated": backends.saturated,
+    "pam_permit": backends.pam_permit,
+    "pam_unix": backends.pam_unix,
+    "cached": backends.cached,
+    "growth": growth.growth,
 }

@@ -25,6 +25,21 @@ COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"
 # Seconds: the longest wait of one request in muxload.c, twice, and some.
 STRAGGLERS = 25.0
 CROWD_LIMIT = 60.0
+LEAD = 0.3  # until every client of a load that goes on is waiting for its answer
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about LOGIN0, LOGIN1 ..., and which answer is the right one."""
+
+    login: str
+    password: str
+    service: str = database.SERVICE
+    realm: str = ""
+    answer: str = "OK"
+
+
+IN_DATABASE = Question(database.LOGIN, database.PASSWORD, realm=database.REALM)
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,7 @@ class Load:
     seconds: float
     users: int
     requests: int | None = None
+    question: Question = IN_DATABASE
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,13 @@ class Sample:
     p99: float
     cpu: float
     others: float
+
+
+@dataclass
+class Meanwhile:
+    """A load that goes on beside a measurement; its right answers per second when it has ended."""
+
+    rate: float = field(default=0.0)
 
 
 @dataclass
@@ -100,20 +123,54 @@ def _times(server: Running) -> tuple[float, float, float, float]:
 
 
 def _run_muxload(load: Load, socket: Path, tools: Path) -> dict[str, float]:
-    bounds = ["-t", str(load.threads), "-s", str(load.seconds), "-u", str(load.users)]
-    if load.requests is not None:
-        bounds += ["-n", str(load.requests)]
-    question = [database.LOGIN, database.PASSWORD, database.SERVICE, database.REALM]
     done = subprocess.run(
-        [str(tools / "muxload"), *bounds, str(socket), *question],
+        _muxload(load, socket, tools),
         capture_output=True,
         timeout=load.seconds + STRAGGLERS,
         check=False,
     )
-    if done.returncode:
-        raise NotMeasuredError(f"muxload: {done.stderr.decode(errors='replace').strip()}")
-    said: dict[str, float] = json.loads(done.stdout)
+    return _read_back(done.returncode, done.stdout, done.stderr)
+
+
+def _muxload(load: Load, socket: Path, tools: Path) -> list[str]:
+    bounds = ["-t", str(load.threads), "-s", str(load.seconds), "-u", str(load.users)]
+    if load.requests is not None:
+        bounds += ["-n", str(load.requests)]
+    asked = load.question
+    question = [asked.login, asked.password, asked.service, asked.realm]
+    return [str(tools / "muxload"), *bounds, "-x", asked.answer, str(socket), *question]
+
+
+def _read_back(status: int, output: bytes, errors: bytes) -> dict[str, float]:
+    if status:
+        raise NotMeasuredError(f"muxload: {errors.decode(errors='replace').strip()}")
+    said: dict[str, float] = json.loads(output)
     return said
+
+
+@contextlib.contextmanager
+def going_on(load: Load, server: Running, tools: Path) -> Iterator[Meanwhile]:
+    """Keep *load* on *server* until the block ends; NotMeasuredError if it ended sooner."""
+    meanwhile = Meanwhile()
+    process = subprocess.Popen(
+        _muxload(load, server.socket, tools), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        time.sleep(LEAD)
+        yield meanwhile
+        has_ended = process.poll() is not None
+        process.terminate()
+        output, errors = process.communicate(timeout=STRAGGLERS)
+        said = _read_back(process.returncode, output, errors)
+        if not_right := said["wrong"] + said["errors"]:
+            name = server.server.name
+            raise NotMeasuredError(f"{name} under load: {not_right:.0f} answers wrong or missing")
+        if has_ended:
+            raise NotMeasuredError(f"the load on {server.server.name} ended too soon")
+        meanwhile.rate = said["right_per_second"]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.bench import load
 from tests.bench.load import Load, Sample
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 WARM_UP = 0.5  # seconds; enough for the C daemon's cache to meet a thousand users
 
+NONE_NOT_RIGHT = Goal(1, is_ceiling=True)
+
 Samples = Mapping[str, Sequence[Sample]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -46,12 +49,12 @@ class Bench:
         print(text, file=sys.stderr, flush=True)
 
     def load(self, threads: int) -> Load:
-        """Return the load of a counted run with so many threads."""
+        """Return the load of a counted run with so many threads that asks about the database."""
         return Load(threads, self.seconds, self.users)
 
-    def warm_up(self, server: Running, threads: int) -> None:
+    def warm_up(self, server: Running, counted: Load) -> None:
         """Let *server* fill its caches; only what answers rightly is worth measuring."""
-        sample = load.apply(Load(threads, WARM_UP, self.users), server, self.tools)
+        sample = load.apply(replace(counted, seconds=WARM_UP), server, self.tools)
         if not sample.right:
             name, words = server.server.name, last_words(server.log)
             raise NotMeasuredError(f"{name} listens but gives no right answer: {words}")
@@ -71,25 +74,54 @@ class Bench:
             self.say(f"not measured: {problem}")
 
 
-def compare(bench: Bench, servers: Sequence[Running], threads: int) -> Samples:
+def start(
+    bench: Bench, stack: contextlib.ExitStack, servers: Sequence[Server], first: Load
+) -> list[Running]:
+    """Start the servers until *stack* closes; return those that answer *first* rightly."""
+    started = []
+    for server in servers:
+        with bench.noting_problems():
+            process = stack.enter_context(bench.running(server))
+            bench.warm_up(process, first)
+            started.append(process)
+    return started
+
+
+def compare(bench: Bench, servers: Sequence[Running], counted: Load) -> Samples:
     """Return each server's sample of each round, by the server's name."""
     for server in servers:
-        bench.warm_up(server, threads)
+        bench.warm_up(server, counted)
     samples: dict[str, list[Sample]] = {server.server.name: [] for server in servers}
     for number in range(bench.rounds):
         for server in rotated(servers, number):
-            sample = load.apply(bench.load(threads), server, bench.tools)
+            sample = load.apply(counted, server, bench.tools)
             samples[server.server.name].append(sample)
             bench.say(
-                f"{threads} threads, round {number + 1}, {server.server.name}: {sample.rate:,.0f}/s"
+                f"{counted.threads} threads, round {number + 1}, "
+                f"{server.server.name}: {sample.rate:,.0f}/s"
             )
     return samples
 
 
-def rotated(servers: Sequence[Running], by: int) -> list[Running]:
+def rotated(servers: Sequence[T], by: int) -> list[T]:
     """Return the servers with another one first in each round."""
     first = by % len(servers) if servers else 0
     return [*servers[first:], *servers[:first]]
+
+
+def clients(threads: int) -> str:
+    """Return how a row's title says so many client threads."""
+    return f"{threads} client thread{'s' if threads > 1 else ''}"
+
+
+def rate_row(title: str, samples: Samples, goals: Mapping[str, Goal]) -> Row:
+    """Return the row of right answers per second."""
+    return row(title, samples, lambda sample: sample.rate, goals)
+
+
+def cpu_row(title: str, samples: Samples) -> Row:
+    """Return the row of processor time per right answer, in microseconds."""
+    return row(title, samples, lambda sample: sample.cpu, {}, digits=1)
 
 
 def row(
@@ -107,6 +139,30 @@ def row(
         if "ours" in seen and name != "ours"
     ]
     return Row(measure, seen, digits, checks)
+
+
+def plain_row(measure: str, seen: Mapping[str, Sequence[float]], goal: Goal, digits: int) -> Row:
+    """Return a row whose goal is about ours alone."""
+    checks = [Check("", median(seen["ours"]), goal)] if "ours" in seen else []
+    return Row(measure, seen, digits, checks)
+
+
+def wrong_row(title: str, compared: Iterable[Samples]) -> Row:
+    """Return the row that counts the answers that were not right in all those samples."""
+    seen: dict[str, list[float]] = {}
+    for samples in compared:
+        for name, rounds in samples.items():
+            seen.setdefault(name, [0])[0] += sum(sample.not_right for sample in rounds)
+    return plain_row(title, seen, NONE_NOT_RIGHT, digits=0)
+
+
+def others_row(title: str, compared: Iterable[Samples]) -> Row:
+    """Return the row of how busy the machine was otherwise, in percent."""
+    seen: dict[str, list[float]] = {}
+    for samples in compared:
+        for name, rounds in samples.items():
+            seen.setdefault(name, []).extend(sample.others for sample in rounds)
+    return Row(title, seen, 1)
 
 
 def median_ratio(ours: Sequence[float], others: Sequence[float]) -> float:

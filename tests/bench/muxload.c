@@ -3,7 +3,8 @@
  *
  * Only answers count that say what was expected; the rest is reported beside
  * them. Two bounds hold at once, time and number, and no single wait is longer
- * than the one given with -w. One line of JSON goes to standard output.
+ * than the one given with -w; SIGTERM ends a run before its time. One line of
+ * JSON goes to standard output.
  *
  * The requests are encoded and the latency table is touched before the clients
  * start, so that the measured stretch holds little but the system calls.
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -58,6 +60,13 @@ struct client {
     uint64_t *latency, began, ended;
     long count[VERDICTS];
 };
+
+static volatile sig_atomic_t is_over;
+
+static void end_early(int number) {
+    (void)number;
+    is_over = 1;
+}
 
 static void fail(const char *what) {
     perror(what);
@@ -127,7 +136,7 @@ static void *run_client(void *argument) {
 
     pthread_barrier_wait(&plan->start);
     me->began = me->ended = clock_ns();
-    while (me->done < me->allowance && me->ended - me->began < plan->length) {
+    while (me->done < me->allowance && me->ended - me->began < plan->length && !is_over) {
         uint64_t before = me->ended;
         enum verdict verdict = ask(plan, &plan->packets[user]);
         me->ended = clock_ns();
@@ -138,6 +147,15 @@ static void *run_client(void *argument) {
         if (++user == plan->users) user = 0;
     }
     return NULL;
+}
+
+/* Clients start with it blocked: a signal would break off their wait for an answer. */
+static void heed_sigterm(int how) {
+    struct sigaction action = {.sa_handler = end_early};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    if (sigaction(SIGTERM, &action, NULL) || pthread_sigmask(how, &set, NULL)) fail("SIGTERM");
 }
 
 static void run(struct plan *plan, struct client *clients) {
@@ -151,9 +169,11 @@ static void run(struct plan *plan, struct client *clients) {
         clients[i].allowance = plan->requests / plan->threads + (i < plan->requests % plan->threads);
         clients[i].latency = room((size_t)clients[i].allowance, sizeof(uint64_t));
     }
+    heed_sigterm(SIG_BLOCK);
     for (long i = 0; i < plan->threads; i++)
         if ((errno = pthread_create(&clients[i].thread, &small, run_client, &clients[i])))
             fail("thread");
+    heed_sigterm(SIG_UNBLOCK);
     for (long i = 0; i < plan->threads; i++) pthread_join(clients[i].thread, NULL);
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 PROC = Path("/proc")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 BYTES_PER_KIB = 1024
+ACCEPTS_CONNECTIONS = "00010000"  # among the flags in /proc/net/unix
 
 # Seconds a server gets to end by itself.
 GRACE = 5.0
@@ -73,15 +74,45 @@ def proportional_bytes(root: int) -> int:
     The benchmark's own interpreter shares the program text of a Python server
     and so takes a share of it, as any other Python program there would.
     """
-    return sum(_proportional_kib(process.pid) for process in tree(root)) * BYTES_PER_KIB
+    return sum(_kib(process.pid, "Pss:") for process in tree(root)) * BYTES_PER_KIB
 
 
-def _proportional_kib(pid: int) -> int:
+def anonymous_bytes(pid: int) -> int:
+    """Return a process's memory that no file backs, in memory or swapped out.
+
+    Pages shared since a fork count by share, so that the sum over a daemon's
+    processes is what they really take. Mapped files are left out: their shares
+    change with whatever else runs.
+    """
+    return _kib(pid, "Pss_Anon:", "SwapPss:") * BYTES_PER_KIB
+
+
+def _kib(pid: int, *fields: str) -> int:
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended since the tree was read
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields))
+
+
+def user_id(pid: int) -> int:
+    """Return the effective uid; the owner of /proc/PID is root's for who has dropped root."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
+
+
+def holds_listener(pid: int, path: Path) -> bool:
+    """Tell whether the process has open the socket that listens at *path*."""
+    doors = _listening_at(path)
+    return any(str(held.readlink()) in doors for held in (PROC / str(pid) / "fd").iterdir())
+
+
+def _listening_at(path: Path) -> set[str]:
+    # The connections that were accepted there carry its path too, but not the flag.
+    # Num RefCount Protocol Flags Type St Inode Path
+    lines = (PROC / "net" / "unix").read_text().splitlines()
+    rows = [line.split() for line in lines if line.endswith(f" {path}")]
+    return {f"socket:[{row[6]}]" for row in rows if row[3] == ACCEPTS_CONNECTIONS}
 
 
 def is_alive(process: Process) -> bool:

@@ -65,22 +65,39 @@ class Running:
     log: Path
 
 
-def _ours(place: Place) -> list[str]:
-    run = [sys.executable, "-m", "pysaslauthd", "-a", "sasldb", "-f"]
-    return [*run, "-O", str(place.database), "-m", str(place.directory)]
+def ours(mechanism: str, *flags: str) -> Server:
+    """Return ours with that backend."""
+
+    def command(place: Place) -> list[str]:
+        database = ["-O", str(place.database)] if mechanism == "sasldb" else []
+        run = [sys.executable, "-m", "pysaslauthd", "-a", mechanism, "-f", *database]
+        return [*run, "-m", str(place.directory), *flags]
+
+    return Server("ours", "ours: pysaslauthd", command)
 
 
-def _cyrus(*flags: str) -> Callable[[Place], list[str]]:
-    return lambda place: ["saslauthd", "-a", "sasldb", "-m", str(place.directory), *flags]
+def cyrus(mechanism: str) -> Server:
+    """Return the C daemon as distributions start it."""
+    return _cyrus("cyrus", mechanism, "-n", "5")
+
+
+def tuned(mechanism: str) -> Server:
+    """Return the C daemon at its fastest: with its cache, and without its accept lock."""
+    return _cyrus("tuned", mechanism, "-n", "5", "-l", "-c")
+
+
+def _cyrus(name: str, mechanism: str, *flags: str) -> Server:
+    def command(place: Place) -> list[str]:
+        return ["saslauthd", "-a", mechanism, "-m", str(place.directory), *flags]
+
+    return Server(name, f"{name}: `{' '.join(flags)}`", command, "saslauthd.pid")
 
 
 def _floor(place: Place) -> list[str]:
     return [str(place.tools / "floor"), str(place.socket)]
 
 
-OURS = Server("ours", "ours: pysaslauthd", _ours)
-CYRUS = Server("cyrus", "cyrus: `-n 5`", _cyrus("-n", "5"), "saslauthd.pid")
-TUNED = Server("tuned", "tuned: `-n 5 -l -c`", _cyrus("-n", "5", "-l", "-c"), "saslauthd.pid")
+OURS, CYRUS, TUNED = ours("sasldb"), cyrus("sasldb"), tuned("sasldb")
 FLOOR = Server("floor", "floor: C loop, no check", _floor)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from tests.bench import database, load, processes
+from tests.bench import database, growth, load, processes, system
+from tests.bench.load import Load, Question
 from tests.bench.measure import median_ratio
 from tests.bench.report import Check, Goal, Row, Verdict
 from tests.bench.servers import FLOOR, NotMeasuredError, Place, Running, Server, running
+from tests.helpers.daemon import environment
+from tests.helpers.processes import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+needs_account_tools = pytest.mark.interop("useradd", "chpasswd", "userdel")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles C programs")
 
 
@@ -73,6 +81,36 @@ def test_the_load_gives_up_on_a_server_that_never_answers(tools: Path, tmp_path:
 
 
 @needs_gcc
+def test_a_load_goes_on_until_its_block_ends(tools: Path, floor: Running) -> None:
+    with load.going_on(Load(2, 60, 10), floor, tools) as meanwhile:
+        pass
+
+    assert meanwhile.rate > 0
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("going_on", "problem"),
+    [
+        pytest.param(Load(1, 60, 1, requests=1), "floor ended too soon", id="ended"),
+        pytest.param(
+            Load(1, 60, 1, question=Question("ann", "pw", answer="NO")),
+            "answers wrong or missing",
+            id="wrong",
+        ),
+    ],
+)
+def test_a_load_that_was_not_borne_all_the_time_measures_nothing(
+    tools: Path, floor: Running, going_on: Load, problem: str
+) -> None:
+    with (
+        pytest.raises(NotMeasuredError, match=problem),
+        load.going_on(going_on, floor, tools),
+    ):
+        pass
+
+
+@needs_gcc
 def test_silent_connections_are_held_until_the_block_ends(tools: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "mux"))
@@ -116,8 +154,126 @@ def test_the_tree_of_a_process_holds_its_grandchildren() -> None:
     assert (first.pid, child.parent, grandchild.parent) == (root.pid, root.pid, child.pid)
 
 
+def test_memory_that_is_written_to_counts() -> None:
+    before = processes.anonymous_bytes(os.getpid())
+
+    held = b"x" * 10_000_000
+
+    assert processes.anonymous_bytes(os.getpid()) - before >= len(held)
+
+
 @pytest.fixture
-def system(tmp_path: Path) -> Path:
+def root(lacking: Callable[[str], NoReturn]) -> None:
+    if os.geteuid():
+        lacking("needs root")
+
+
+# A supervisor with a front and a worker, laid out as ours.
+FAMILY = """
+import os, socket, sys
+door = socket.socket(socket.AF_UNIX)
+door.bind(sys.argv[1])
+door.listen()
+if os.fork() == 0:
+    os.setuid(65534)
+elif os.fork() == 0:
+    door.close()
+os.write(1, b"%d\\n" % os.getpid())
+os.read(0, 1)
+"""
+
+
+@pytest.mark.usefixtures("root")
+def test_the_front_is_who_listens_and_is_not_root(tmp_path: Path) -> None:
+    door = tmp_path / "mux"
+    argv = [sys.executable, "-c", FAMILY, str(door)]
+    family = Server("family", "family", lambda _: argv)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pids = {int(process.stdout.readline()) for _ in range(3)}
+
+        front, workers = growth.roles(Running(family, process.pid, door, 0, 0, tmp_path / "log"))
+
+        assert processes.user_id(front) == 65534
+        assert {process.pid, front, *workers} == pids
+
+
+PREFIX = f"zb{os.getpid()}x"
+
+
+def accounts_there() -> list[str]:
+    return [entry.pw_name for entry in pwd.getpwall() if entry.pw_name.startswith(PREFIX)]
+
+
+@pytest.mark.usefixtures("root")
+@needs_account_tools
+def test_accounts_have_the_hash_that_debian_gives_them() -> None:
+    with system.accounts(PREFIX, 2, "pw"):
+        shadow = Path("/etc/shadow").read_text()
+
+    lines = [line.split(":") for line in shadow.splitlines() if line.startswith(PREFIX)]
+    assert [(line[0], line[1][:7]) for line in lines] == [
+        (f"{PREFIX}0", "$y$j9T$"),
+        (f"{PREFIX}1", "$y$j9T$"),
+    ]
+
+
+@pytest.mark.usefixtures("root")
+@needs_account_tools
+def test_an_account_that_exists_is_refused_and_stays() -> None:
+    with system.accounts(PREFIX, 1, "pw"):
+        with pytest.raises(NotMeasuredError, match=f"accounts such as {PREFIX}0"):
+            system.accounts(PREFIX, 2, "pw").__enter__()
+
+        assert accounts_there() == [f"{PREFIX}0"]
+
+
+INTERRUPTED = """
+import signal, sys
+from tests.bench import bench, system
+for ending in system.ENDINGS:
+    signal.signal(ending, bench._leave)
+with system.accounts(sys.argv[1], 40, "pw"):
+    signal.pause()
+"""
+
+
+@pytest.mark.usefixtures("root")
+@needs_account_tools
+def test_no_account_is_left_by_a_run_that_is_interrupted_while_it_makes_them() -> None:
+    argv = [sys.executable, "-c", INTERRUPTED, PREFIX]
+    with subprocess.Popen(argv, env=environment(), start_new_session=True) as run:
+        wait_for(lambda: bool(accounts_there()), "the first account")
+
+        os.killpg(run.pid, signal.SIGINT)
+
+    assert (run.returncode, accounts_there()) == (128 + signal.SIGINT, [])
+
+
+def test_a_pam_service_is_gone_after_an_interrupted_run(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted_service(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def _interrupted_service(services: Path) -> None:
+    with system.pam_service("s", "pam_permit.so", services):
+        assert (services / "s").exists()
+        raise KeyboardInterrupt
+
+
+def test_a_pam_service_that_exists_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("theirs")
+
+    with pytest.raises(NotMeasuredError, match="another benchmark is running"):
+        system.pam_service("s", "pam_permit.so", tmp_path).__enter__()
+
+    assert (tmp_path / "s").read_text() == "theirs"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
     path = tmp_path / "sasldb2"
     path.write_text("theirs")
     return path
@@ -131,20 +287,20 @@ def other(tmp_path: Path) -> Path:
 
 
 def test_the_systems_database_is_the_same_file_after_an_interrupted_run(
-    system: Path, other: Path
+    theirs: Path, other: Path
 ) -> None:
-    before = system.stat().st_ino
+    before = theirs.stat().st_ino
 
     with pytest.raises(KeyboardInterrupt):
-        _interrupted_run(system, other)
+        _interrupted_run(theirs, other)
 
-    assert (system.read_text(), system.stat().st_ino) == ("theirs", before)
-    assert sorted(path.name for path in system.parent.iterdir()) == ["other", "sasldb2"]
+    assert (theirs.read_text(), theirs.stat().st_ino) == ("theirs", before)
+    assert sorted(path.name for path in theirs.parent.iterdir()) == ["other", "sasldb2"]
 
 
-def _interrupted_run(system: Path, other: Path) -> None:
-    with database.swapped_for(system, other):
-        assert system.read_text() == "ours"
+def _interrupted_run(theirs: Path, other: Path) -> None:
+    with database.swapped_for(theirs, other):
+        assert theirs.read_text() == "ours"
         raise KeyboardInterrupt
 
 
@@ -155,14 +311,14 @@ def test_there_is_no_database_after_a_run_where_none_was(tmp_path: Path, other: 
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_a_run_refuses_to_start_over_what_a_killed_one_left(system: Path, other: Path) -> None:
-    left = system.with_name(system.name + database.KEPT_AS)
+def test_a_run_refuses_to_start_over_what_a_killed_one_left(theirs: Path, other: Path) -> None:
+    left = theirs.with_name(theirs.name + database.KEPT_AS)
     left.write_text("the original")
 
     with pytest.raises(NotMeasuredError, match="put the database back"):
-        database.swapped_for(system, other).__enter__()
+        database.swapped_for(theirs, other).__enter__()
 
-    assert (system.read_text(), left.read_text()) == ("theirs", "the original")
+    assert (theirs.read_text(), left.read_text()) == ("theirs", "the original")
 
 
 @pytest.mark.parametrize(
