@@ -19,7 +19,7 @@ from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins import find_mechanism, most_workers
-from pysaslauthd.privileges import Identity, find_identity
+from pysaslauthd.privileges import MAKE_USER, USER, Identity, find_identity
 from pysaslauthd.server.listener import listen
 from pysaslauthd.supervisor import Supervisor
 
@@ -39,10 +39,10 @@ class Daemon:
         self._flags = flags
         self._terminal = terminal
         self._settings = self._load_settings()
-        self._identity = self._identity_for(self._settings)
         # Now, for they are passed to this process and not to one it forks.
         self._listeners = systemd.inherited_listeners()
         self._bound: list[tuple[Path, int]] = []
+        self._identity: Identity | None = None
 
     def _load_settings(self) -> Settings:
         settings = load_settings(self._config, self._flags)
@@ -70,6 +70,7 @@ class Daemon:
         """
         settings = self._settings
         logs.set_verbose(verbose=settings.verbose)
+        self._identity = self._identity_for(settings)
         rundir.prepare(settings.run_directory)
         self._show()
         os.umask(0o077)
@@ -92,6 +93,13 @@ class Daemon:
         log.debug("mech_option: %s", settings.mechanism_option or "NULL")
         log.debug("run_path   : %s", settings.run_directory)
         log.debug("auth_mech  : %s", settings.mechanism)
+        if self._identity is not None and settings.user is None and self._identity.name != USER:
+            log.warning(
+                "there is no user %s: using %s, which other programs may use too; run: %s",
+                USER,
+                self._identity.name,
+                MAKE_USER,
+            )
 
     def _detach(self, startup_lock: rundir.Lock) -> int:
         """Fork; return the child's word on whether it serves."""

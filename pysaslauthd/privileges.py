@@ -5,7 +5,6 @@ Linux only: prctl(2), capset(2), credentials(7), capabilities(7).
 
 import ctypes
 import grp
-import logging
 import os
 import pwd
 import resource
@@ -15,9 +14,8 @@ from typing import NamedTuple
 
 from pysaslauthd.errors import StartupError
 
-log = logging.getLogger(__name__)
-
 USER, FALLBACK_USER = "pysaslauthd", "nobody"
+MAKE_USER = f"useradd --system --no-create-home --shell /usr/sbin/nologin {USER}"
 SHADOW_GROUP = "shadow"
 
 PR_SET_PDEATHSIG = 1
@@ -73,8 +71,7 @@ def find_identity(user: str | None, groups: Iterable[str]) -> Identity | None:
     if entry.pw_uid == 0:
         raise StartupError(
             "the process that talks to clients does not run as root",
-            "name another user with --user, or make the default one:",
-            f"run: useradd --system --no-create-home --shell /usr/sbin/nologin {USER}",
+            f"name another user with --user, or make the default one: {MAKE_USER}",
         )
     found = [group.gr_gid for group in grp.getgrall() if group.gr_name in set(groups)]
     identity = Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(sorted(found)))
@@ -93,13 +90,6 @@ def _default_user() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(USER)
     except KeyError:
-        log.warning(
-            "there is no user %s: using %s, which other programs may use too;"
-            " run: useradd --system --no-create-home --shell /usr/sbin/nologin %s",
-            USER,
-            FALLBACK_USER,
-            USER,
-        )
         return _find_user(FALLBACK_USER)
 
 

@@ -119,9 +119,11 @@ def _permission(path: str, wish: str) -> str:
         return f"{who} may not {wish} it: a directory on the way to it keeps others out"
     owner, group = _user(status.st_uid), group_name(status.st_gid)
     mode = mode_bits.S_IMODE(status.st_mode)
+    ours = group_name(next(iter(os.getgroups()), os.getegid()))
+    right = "r" if wish == "read" else "rw"
     return (
         f"{who} may not {wish} it: it belongs to {owner}:{group} with mode {mode:04o}; "
-        f"run as root or {owner}, or give group {group} the right and join it"
+        f"run: chgrp {ours} {path} && chmod g+{right} {path}"
     )
 
 
