@@ -1,6 +1,7 @@
 """What scripts/demo runs: a private database and daemon, two checks, and what to tell Postfix."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,16 @@ def show(*argv: str | Path, password: str | None = None) -> int:
 
 
 def home() -> Path:
-    """Return `.demo`, or a directory with a shorter name where its sockets' paths would not fit."""
+    """Return `.demo`, or another directory where its sockets' paths would not fit.
+
+    So it is for root too, whose daemon reads the database as another user, who
+    may not get into this folder.
+    """
     place = Path(".demo").resolve()
-    if len(os.fsencode(place)) + len("/run/mux") > 107:
+    if os.geteuid() == 0 or len(os.fsencode(place)) + len("/run/mux") > 107:
         place = Path(tempfile.mkdtemp(prefix="pysaslauthd-"))
-        print(f"This folder's path is too long for a unix socket: using {place}")
+        place.chmod(0o755)
+        print(f"Using {place}")
     (place / "run").mkdir(mode=0o755, parents=True, exist_ok=True)
     return place
 
@@ -90,6 +96,9 @@ def main() -> int:
     add = ("pysaslpasswd", "-c", "-p", "-f", place / "sasldb2", "-u", REALM, USER)
     if show(*add, password=PASSWORD) != 0:
         return 1
+    if os.geteuid() == 0:
+        # The daemon reads it as another user; where there is a group sasl, 0640 root:sasl will do.
+        (place / "sasldb2").chmod(0o644)
     daemon = start(place / "sasldb2", place / "run")
     signal.signal(signal.SIGTERM, lambda *_: daemon.terminate())
     try:
@@ -103,6 +112,8 @@ def main() -> int:
     finally:
         daemon.terminate()
         daemon.wait()
+        if place.name != ".demo":
+            shutil.rmtree(place)
     print("The answers were right." if good else "The answers were WRONG.")
     return 0 if good else 1
 
