@@ -96,6 +96,9 @@ class Front:
             await stopped
         if self._door is not None:
             await self._door.stop(STOP_GRACE)
+        if self._engine is not None:
+            await self._engine.backend.close()
+        self._addresses.close()
         loop.remove_reader(self._channel)
 
     async def _follow(self, settings: Settings, generation: int) -> None:

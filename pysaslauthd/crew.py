@@ -49,13 +49,18 @@ class Crew:
             return None
         try:
             fronts, workers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            pid = os.fork()
         except OSError as error:
             log.error("cannot start a worker: %s", error.strerror)
             return None
-        if pid == 0:
-            self._become_worker(settings, kind, workers)
-        workers.close()
+        with workers:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                fronts.close()
+                log.error("cannot start a worker: %s", error.strerror)
+                return None
+            if pid == 0:
+                self._become_worker(settings, kind, workers)
         fronts.settimeout(0)
         self._last_number += 1
         self._members[self._last_number] = Member(self._last_number, pid, kind)

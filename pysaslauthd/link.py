@@ -96,6 +96,10 @@ class Addresses:
             self._note_fruitless(asking_process(connection))
         return answer.decode(errors="replace")
 
+    def close(self) -> None:
+        """Let the worker go."""
+        self._pool.close()
+
     def _note_fruitless(self, pid: int) -> None:
         self._fruitless[pid] = time.monotonic() + FRUITLESS
         self._fruitless.move_to_end(pid)

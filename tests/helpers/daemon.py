@@ -45,10 +45,17 @@ def environment() -> dict[str, str]:
 
 
 class Daemon:
-    """pysaslauthd in the foreground with a database and a run directory below *directory*."""
+    """pysaslauthd in the foreground with a run directory below *directory*.
 
-    def __init__(self, directory: Path, more_sockets: Sequence[Path] = ()) -> None:
+    *backend* are the options that choose where passwords are; without them it
+    is the database.
+    """
+
+    def __init__(
+        self, directory: Path, more_sockets: Sequence[Path] = (), backend: Sequence[str] = ()
+    ) -> None:
         self.database = directory / "sasldb2"
+        self._backend = backend or ("-a", "sasldb", "-O", str(self.database))
         self.run_directory = run_directory(directory / "run")
         self.mux = self.run_directory / "mux"
         self._log = directory / "log"
@@ -58,7 +65,7 @@ class Daemon:
     def start(self) -> None:
         """Start it; return when it accepts connections."""
         argv = [
-            *(sys.executable, "-m", "pysaslauthd", "-a", "sasldb", "-O", str(self.database)),
+            *(sys.executable, "-m", "pysaslauthd", *self._backend),
             *("-m", str(self.run_directory), "-f", "-V"),
             *(f"--mux={path}" for path in self._more_sockets),
         ]
@@ -97,9 +104,11 @@ class Daemon:
 
 
 @contextmanager
-def daemon(directory: Path, more_sockets: Sequence[Path] = ()) -> Iterator[Daemon]:
-    """Run our daemon while the block runs; the database is the caller's to make."""
-    subject = Daemon(directory, more_sockets)
+def daemon(
+    directory: Path, more_sockets: Sequence[Path] = (), backend: Sequence[str] = ()
+) -> Iterator[Daemon]:
+    """Run our daemon while the block runs; what it answers from is the caller's to make."""
+    subject = Daemon(directory, more_sockets, backend)
     subject.start()
     try:
         yield subject
