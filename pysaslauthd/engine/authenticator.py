@@ -76,16 +76,15 @@ class Authenticator:
         if self._cache is not None and self._cache.holds(question):
             self._audit.record_cached(request)
             return Accepted(question.user, self.backend.name)
-        if request.origin.remote:
-            connection = None  # there is nothing to find
-        if self.backend.uses_address and self._may_find(connection):
+        if self.backend.uses_address and self._may_find(connection, request):
             return self._ask_with_address(request, connection)
         result = self._ask(question)
         if not isinstance(result, VERDICTS):
             return self._settle(request, question, result, connection)
-        if self._audit.writes(result) and self._may_find(connection):
-            return self._record_with_address(request, result, connection)
-        self._audit.record(request, result)
+        if self._audit.writes(result):
+            if self._may_find(connection, request):
+                return self._record_with_address(request, result, connection)
+            self._audit.record(request, result)
         return result
 
     def _ask(self, question: AuthRequest) -> AuthResult | Awaitable[AuthResult]:
@@ -121,7 +120,7 @@ class Authenticator:
             log.exception(FAULT, self.backend.name)
             result = self._fault()
         self._remember(question, result)
-        if self._audit.writes(result) and self._may_find(connection):
+        if self._audit.writes(result) and self._may_find(connection, request):
             request = await self._locate(request, connection)
         self._audit.record(request, result)
         if isinstance(result, Rejected) and result.delay:
@@ -143,10 +142,14 @@ class Authenticator:
         self._audit.record(await self._locate(request, connection), result)
         return result
 
-    def _may_find(self, connection: SocketType | None) -> TypeGuard[SocketType]:
-        addresses = self._addresses
+    def _may_find(
+        self, connection: SocketType | None, request: AuthRequest
+    ) -> TypeGuard[SocketType]:
         return (
-            addresses is not None and connection is not None and addresses.worth_asking(connection)
+            self._addresses is not None
+            and connection is not None
+            and not request.origin.remote
+            and self._addresses.worth_asking(connection)
         )
 
     async def _locate(self, request: AuthRequest, connection: SocketType) -> AuthRequest:

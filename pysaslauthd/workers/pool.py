@@ -246,9 +246,8 @@ class Pool:
             self._start()
 
     def _start(self) -> None:
-        if not self._closed:
-            self._starting += 1
-            self._source.start(self._on_started)
+        self._starting += 1
+        self._source.start(self._on_started)
 
     def _on_started(self, number: int, end: socket.socket | None) -> None:
         self._starting -= 1
