@@ -128,6 +128,7 @@ class Front:
         else:
             self._door.follow(rules)
         if before is not None:
+            before.backend.retire()
             self._in_background(self._retire(self._door, before))
 
     async def _retire(self, door: MuxDoor, engine: Authenticator) -> None:
@@ -150,10 +151,12 @@ class Front:
         if word.text == b"":
             asyncio.get_running_loop().remove_reader(self._channel)
             self._stopped.set()
+        elif word.text == channel.STOP:
+            self._stopped.set()
         elif reload := channel.RELOAD.fullmatch(word.text):
             self._in_background(self._reload(reload[2], int(reload[1])))
         else:
-            self._link.on_worker(word)
+            self._link.on_answer(word)
 
     def _beat(self) -> None:
         self._link.say(channel.ALIVE)

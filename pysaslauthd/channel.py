@@ -2,9 +2,9 @@
 
 Each word is one packet, so there is nothing to frame. The front says READY,
 ALIVE, RELOADED, and asks for workers to be started and killed; the supervisor
-sends workers and new settings, and says "stop" by closing its side, which
-cannot be lost and is also what its death looks like. The supervisor takes the
-front for a stranger: what it does not know it does not do.
+sends workers and new settings, and says STOP; the end of its side means the
+same, which is what its death looks like. The supervisor takes the front for a
+stranger: what it does not know it does not do.
 """
 
 import re
@@ -21,13 +21,14 @@ LARGEST_PACKET = 65_536  # bytes; settings are far smaller
 READY = b"ready"
 ALIVE = b"alive"
 RELOADED = b"reloaded"  # or not, and the log says why: the reload is over
-NO_WORKER = b"none"  # could be started; answers to "start" come in turn
+STOP = b"stop"
 
 SECONDS_BETWEEN_HEARTBEATS = 2.0
 
-START = re.compile(rb"start ([a-z]{1,16}) ([0-9]{1,9})")
+START = re.compile(rb"start ([a-z]{1,16}) ([0-9]{1,9}) ([0-9]{1,9})")
 KILL = re.compile(rb"kill ([0-9]{1,9})")
-WORKER = re.compile(rb"worker ([0-9]{1,9})")
+WORKER = re.compile(rb"worker ([0-9]{1,9}) ([0-9]{1,9})")
+NO_WORKER = re.compile(rb"none ([0-9]{1,9})")
 RELOAD = re.compile(rb"reload ([0-9]{1,9}) (\{.*\})", re.DOTALL)
 
 
@@ -70,9 +71,12 @@ def receive_word(end: socket.socket) -> Word | None:
     return Word(text, *descriptors)
 
 
-def ask_start(kind: str, generation: int) -> bytes:
-    """Return the word that asks for a worker of *kind*, by the settings of *generation*."""
-    return f"start {kind} {generation}".encode()
+def ask_start(kind: str, generation: int, wish: int) -> bytes:
+    """Return the word that asks for a worker of *kind*, by the settings of *generation*.
+
+    The answer names *wish*, which is the front's to choose.
+    """
+    return f"start {kind} {generation} {wish}".encode()
 
 
 def ask_kill(number: int) -> bytes:
@@ -80,20 +84,28 @@ def ask_kill(number: int) -> bytes:
     return b"kill %d" % number
 
 
-def grant(number: int) -> bytes:
-    """Return the word that brings worker *number*; its channel goes with it."""
-    return b"worker %d" % number
+def grant(wish: int, number: int) -> bytes:
+    """Return the word that grants *wish* by worker *number*; its channel goes with it."""
+    return b"worker %d %d" % (wish, number)
+
+
+def refuse(wish: int) -> bytes:
+    """Return the word that says that there is no worker for *wish*."""
+    return b"none %d" % wish
 
 
 def encode_reload(settings: Settings, generation: int) -> bytes:
     """Return the word that tells the front to reload: *settings* themselves.
 
-    StartupError where a value has no form in UTF-8 or 64 bits.
+    StartupError where a value has no form in UTF-8 or 64 bits, or all are too much.
     """
     try:
-        return b"reload %d " % generation + msgspec.json.encode(settings)
+        word = b"reload %d " % generation + msgspec.json.encode(settings)
     except (UnicodeEncodeError, OverflowError) as error:
         raise StartupError(f"a setting has a value that cannot be used: {error}") from None
+    if len(word) > LARGEST_PACKET:
+        raise StartupError(f"the settings are too long: at most {LARGEST_PACKET} bytes in all")
+    return word
 
 
 def decode_settings(text: bytes) -> Settings:

@@ -53,15 +53,14 @@ class Daemon:
     def _reload_settings(self) -> Settings:
         """Return the settings as they are now, for the front that runs."""
         settings = self._load_settings()
-        if self._identity_for(settings) != self._identity:
+        # By name: looking them up might ask a server that does not answer.
+        if _front_needs(settings) != _front_needs(self._settings):
             raise StartupError(
                 "the front would need another user or another group for these settings:"
                 " restart the daemon"
             )
+        logs.set_verbose(verbose=settings.verbose)
         return settings
-
-    def _identity_for(self, settings: Settings) -> Identity | None:
-        return find_identity(settings.user, find_mechanism(settings).groups)
 
     def start(self) -> int:
         """Serve in the foreground until stopped, or detach; return the exit code.
@@ -70,7 +69,7 @@ class Daemon:
         """
         settings = self._settings
         logs.set_verbose(verbose=settings.verbose)
-        self._identity = self._identity_for(settings)
+        self._identity = find_identity(*_front_needs(settings))
         rundir.prepare(settings.run_directory)
         self._show()
         os.umask(0o077)
@@ -93,6 +92,13 @@ class Daemon:
         log.debug("mech_option: %s", settings.mechanism_option or "NULL")
         log.debug("run_path   : %s", settings.run_directory)
         log.debug("auth_mech  : %s", settings.mechanism)
+        if os.geteuid() != 0 and find_mechanism(settings).needs_root:
+            log.warning(
+                "-a %s without root: pam_unix knows the password of user %d only, and calls all"
+                " others wrong; start the daemon as root",
+                settings.mechanism,
+                os.geteuid(),
+            )
         if self._identity is not None and settings.user is None and self._identity.name != USER:
             log.warning(
                 "there is no user %s: using %s, which other programs may use too; run: %s",
@@ -175,13 +181,19 @@ class Daemon:
             privileges.close_all_but(
                 [end.fileno(), *(listener.fileno() for listener in self._listeners)]
             )
+            os.setsid()  # who takes the front over must not reach the terminal of root
             if self._identity is not None:
                 privileges.become(self._identity)
+            else:
+                privileges.keep_capabilities(())
             privileges.die_with(supervisor)
             serve(self._listeners, end, front_on_ready, settings, generation)
 
         def run_worker(settings: Settings, kind: str, end: socket.socket) -> None:
-            worker.work(settings, kind, end, supervisor)
+            if not self._settings.foreground:
+                self._let_go_of_terminal()
+            doors = {listener.getsockname() for listener in self._listeners}
+            worker.work(settings, kind, end, supervisor, doors)
 
         try:
             self._bind()
@@ -190,6 +202,7 @@ class Daemon:
                 self._reload_settings,
                 run_front,
                 run_worker,
+                front_uid=None if self._identity is None else self._identity.uid,
                 on_ready=on_ready,
                 on_stop=self._remove_sockets,
             ).run()
@@ -213,6 +226,11 @@ class Daemon:
                 if path.lstat().st_ino == inode:
                     path.unlink()
                     log.debug("socket removed: %s", path)
+
+
+def _front_needs(settings: Settings) -> tuple[str | None, tuple[str, ...]]:
+    """Return the user whom the front is to be, and the groups it needs."""
+    return settings.user, find_mechanism(settings).groups
 
 
 def _nothing() -> None:

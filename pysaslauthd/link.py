@@ -2,22 +2,29 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from socket import SocketType
 from typing import NamedTuple
 
 from pysaslauthd import channel
 from pysaslauthd.worker import ADDRESSES
-from pysaslauthd.workers.pool import Pool, Size, Source, WorkerLost
+from pysaslauthd.workers.pool import Pool, Size, Source
+from pysaslauthd.workers.questions import WorkerLost
+
+log = logging.getLogger(__name__)
 
 ADDRESS_PATIENCE = 0.5  # seconds; an answer is not held up for longer by its log line
 WHOSE_ADDRESS = b"?"  # the whole question: the connection comes with it
 FRUITLESS = 10.0  # seconds in which a process whose client could not be told is not asked about
 MOST_FRUITLESS = 1024  # processes
+OVERLOADED = 1.0  # seconds without addresses after one was not found in time
+SAY_AGAIN = 0.1  # seconds
+WISH_PATIENCE = 10.0  # seconds for the supervisor to start a worker
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 OnStarted = Callable[[int, socket.socket | None], None]
@@ -28,27 +35,52 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._asked: deque[OnStarted] = deque()
+        self._wishes: dict[int, OnStarted] = {}
+        self._last_wish = 0
 
     def say(self, word: bytes) -> None:
         """Send a word; a supervisor that does not listen has its own troubles."""
         with contextlib.suppress(OSError):
             self._end.send(word)
 
+    def kill(self, number: int) -> None:
+        """Have worker *number* killed, and say so again while nobody hears it."""
+        try:
+            self._end.send(channel.ask_kill(number))
+        except BlockingIOError:
+            asyncio.get_running_loop().call_later(SAY_AGAIN, self.kill, number)
+        except OSError:
+            return  # there is no supervisor any more
+
     def start_worker(self, kind: str, generation: int, on_started: OnStarted) -> None:
         """Ask for a worker by the settings of *generation*; see `Source.start`."""
+        self._last_wish += 1
+        wish = self._last_wish
+        self._wishes[wish] = on_started
+        loop = asyncio.get_running_loop()
         try:
-            self._end.send(channel.ask_start(kind, generation))
+            self._end.send(channel.ask_start(kind, generation, wish))
         except OSError:
-            asyncio.get_running_loop().call_soon(on_started, 0, None)
+            loop.call_soon(self._fulfil, wish, 0, None)
         else:
-            self._asked.append(on_started)
+            loop.call_later(WISH_PATIENCE, self._fulfil, wish, 0, None)
 
-    def on_worker(self, word: channel.Word) -> None:
-        """Hand on the worker that *word* brings, or that there is none, to who asked first."""
-        granted = channel.WORKER.fullmatch(word.text)
+    def on_answer(self, word: channel.Word) -> None:
+        """Hand on the worker that *word* brings, or that there is none, to who wished for it."""
         end = None if word.descriptor is None else socket.socket(fileno=word.descriptor)
-        self._asked.popleft()(int(granted[1]) if granted else 0, end)
+        if granted := channel.WORKER.fullmatch(word.text):
+            self._fulfil(int(granted[1]), int(granted[2]), end)
+        elif refused := channel.NO_WORKER.fullmatch(word.text):
+            self._fulfil(int(refused[1]), 0, None)
+        else:
+            log.error("the supervisor says what nobody understands")
+
+    def _fulfil(self, wish: int, number: int, end: socket.socket | None) -> None:
+        on_started = self._wishes.pop(wish, None)
+        if on_started is not None:
+            on_started(number, end)
+        elif end is not None:
+            end.close()  # it comes too late
 
 
 class Workers(NamedTuple):
@@ -64,7 +96,7 @@ class Workers(NamedTuple):
 
     def kill(self, number: int, /) -> None:
         """Have one killed."""
-        self.link.say(channel.ask_kill(number))
+        self.link.kill(number)
 
 
 class Addresses:
@@ -75,22 +107,25 @@ class Addresses:
     """
 
     def __init__(self, source: Source) -> None:
-        self._pool = Pool(ADDRESSES, source, Size(warm=0, most=1))
+        self._pool = Pool(ADDRESSES, source, Size(warm=0, most=1, share=1))
+        self._overloaded_until = float("-inf")
         self._fruitless: OrderedDict[int, float] = OrderedDict()  # process id: until when
 
     def worth_asking(self, connection: SocketType) -> bool:
         """Say whether there is hope: a process of many clients, or of none, stays what it is."""
-        until = self._fruitless.get(asking_process(connection))
-        return until is None or time.monotonic() > until
+        now = time.monotonic()
+        until = self._fruitless.get(asking_process(connection), now)
+        return now >= until and now >= self._overloaded_until
 
     async def find(self, connection: SocketType) -> str:
         """Return `address;port`, or "" where it cannot be told, or not soon."""
         try:
             async with asyncio.timeout(ADDRESS_PATIENCE):
                 answer = await self._pool.ask(
-                    WHOSE_ADDRESS, ADDRESS_PATIENCE, [connection.fileno()]
+                    ADDRESSES, WHOSE_ADDRESS, ADDRESS_PATIENCE, [connection.fileno()]
                 )
         except (TimeoutError, WorkerLost):
+            self._overloaded_until = time.monotonic() + OVERLOADED
             return ""
         if not answer:
             self._note_fruitless(asking_process(connection))

@@ -1,7 +1,9 @@
 """The backends by name; a backend's module is imported when it is used, and not before."""
 
 import importlib
+import logging
 import os
+import pwd
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +13,9 @@ from pysaslauthd.errors import StartupError
 from pysaslauthd.privileges import CAP_DAC_READ_SEARCH
 from pysaslauthd.workers.pool import Pool, Size, Source
 
+log = logging.getLogger(__name__)
+
+SAMPLE = 20  # accounts
 DEFAULT_SASLDB = "/etc/sasldb2"
 WARM_WORKERS, MOST_WORKERS = 2, 16
 
@@ -22,7 +27,8 @@ class Mechanism(NamedTuple):
     *make* builds it for the front, out of *module*. Where it blocks, *work* builds what runs in
     each worker. *hashes*: its workers are busy rather than waiting, so there
     are as many as cores. *capabilities*: what its workers keep of root's; None
-    for all. *groups*: what the front must be a member of.
+    for all. *groups*: what the front must be a member of. *needs_root*: without it,
+    it may say no to what is right.
     """
 
     module: str
@@ -32,6 +38,7 @@ class Mechanism(NamedTuple):
     hashes: bool = False
     capabilities: frozenset[int] | None = None
     groups: tuple[str, ...] = ()
+    needs_root: bool = False
 
     def preload(self) -> None:
         """Import what *make* needs; for a process that may not be able to read it later."""
@@ -54,6 +61,8 @@ def _check_getpwent(_settings: Settings) -> None:
     from pysaslauthd.passwords import libcrypt
 
     libcrypt.load()
+    if all(entry.pw_passwd in {"x", "*"} for entry in pwd.getpwall()[:SAMPLE]):
+        log.warning("the passwd map holds no hashes here, nobody will be let in: use -a shadow")
 
 
 def _work_getpwent(_settings: Settings) -> BlockingVerifier:
@@ -93,7 +102,9 @@ def _in_workers(
         from pysaslauthd.backends.in_workers import InWorkers
 
         most = most_workers(settings)
-        pool = Pool(name, source, Size(min(WARM_WORKERS, most), most))
+        # What hashes is busy and not hung: there, nothing need be kept for the others.
+        share = most if find_mechanism(settings).hashes else most - most // 4
+        pool = Pool(name, source, Size(min(WARM_WORKERS, most), most, share))
         return InWorkers(name, pool, settings.deadlines, uses_address=uses_address)
 
     return make
@@ -111,7 +122,9 @@ MECHANISMS = {
         hashes=True,
         capabilities=READING,
     ),
-    "pam": Mechanism("in_workers", _check_pam, _in_workers("pam", uses_address=True), _work_pam),
+    "pam": Mechanism(
+        "in_workers", _check_pam, _in_workers("pam", uses_address=True), _work_pam, needs_root=True
+    ),
     "shadow": Mechanism(
         "in_workers",
         _check_shadow,

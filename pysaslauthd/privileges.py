@@ -23,6 +23,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -101,7 +102,7 @@ def _refuse_shadow(identity: Identity) -> None:
     if shadow in {identity.gid, *identity.groups}:
         raise StartupError(
             f"user {identity.name} has the group {SHADOW_GROUP}, and could read every hash",
-            f"run: usermod --gid {identity.name} {identity.name}, or name another user with --user",
+            f"give {identity.name} another primary group, or name another user with --user",
         )
 
 
@@ -158,6 +159,11 @@ def die_with(parent: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)  # it was quicker
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what our children's children start, when those die."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_name(name: str) -> None:

@@ -19,6 +19,7 @@ from pysaslauthd import channel
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.crew import Crew
 from pysaslauthd.errors import StartupError
+from pysaslauthd.strays import Strays
 from pysaslauthd.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ SHORT_LIFE = 1.0  # seconds: a front that dies so young is restarted ever more s
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 WORDS_AT_ONCE = 16  # a front that talks without end must not keep signals from being heard
 FIRST_TRIES = 3  # fronts that may die before one serves
-GENERATIONS_KEPT = 8  # of settings: an engine that drains may still want a worker by its own
 
 
 class FrontProcess:
@@ -56,6 +56,13 @@ class FrontProcess:
         if self.end is not None:
             socket.send_fds(self.end, [word], descriptors)
 
+    def tell_to_stop(self) -> None:
+        """Have it answer what it has been asked, and leave."""
+        try:
+            self.say(channel.STOP)
+        except OSError:
+            self.hang_up()  # which says the same, but leaves it without workers
+
     def hang_up(self) -> None:
         """Close our end."""
         if self.end is not None:
@@ -69,7 +76,8 @@ class Supervisor:
     *read_settings* is called for SIGHUP and raises StartupError where the new
     settings are no good; *run_front* and *run_worker* are what the child
     processes do; *on_ready* is called once, when the first front serves;
-    *on_stop* when no new client shall come.
+    *on_stop* when no new client shall come. *front_uid* is the front's user,
+    where it has one of its own.
     """
 
     def __init__(
@@ -79,15 +87,16 @@ class Supervisor:
         run_front: Callable[[Settings, int, socket.socket], None],
         run_worker: Callable[[Settings, str, socket.socket], None],
         *,
+        front_uid: int | None,
         on_ready: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._generation = 0
-        self._by_generation = {0: settings}
         self._read_settings = read_settings
         self._run_front = run_front
-        self._crew = Crew(partial(self._become_worker, run_worker))
+        self._crew = Crew(settings, partial(self._become_worker, run_worker))
+        self._strays = Strays(front_uid)
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._notify = Notifier()
@@ -116,6 +125,7 @@ class Supervisor:
     def _step(self, wakeup: int) -> None:
         began = time.monotonic()
         ready = self._wait(wakeup)
+        self._strays.look(self._ours())
         if self._front is not None:
             self._hear(self._front)
         if wakeup in ready:
@@ -124,6 +134,9 @@ class Supervisor:
         self._reap()
         # A wait that took longer was not ours: the machine was suspended, or we were.
         self._keep_time(min(time.monotonic() - began, LONGEST_WAIT))
+
+    def _ours(self) -> set[int]:
+        return self._crew.pids | ({self._front.pid} if self._front is not None else set())
 
     def _wait(self, wakeup: int) -> set[int]:
         """Wait for a word or a signal, and not beyond the next deadline; return what is ready."""
@@ -220,22 +233,21 @@ class Supervisor:
             elif word in {channel.READY, channel.RELOADED}:
                 self._on_settled()
             elif wanted := channel.START.fullmatch(word):
-                self._hire(front, wanted[1].decode(), int(wanted[2]))
+                self._hire(front, wanted[1].decode(), int(wanted[2]), int(wanted[3]))
             elif wanted := channel.KILL.fullmatch(word):
                 self._crew.kill(int(wanted[1]))
 
-    def _hire(self, front: FrontProcess, kind: str, generation: int) -> None:
+    def _hire(self, front: FrontProcess, kind: str, generation: int, wish: int) -> None:
         """Start a worker and hand its channel to the front, or say that there is none."""
-        settings = self._by_generation.get(generation)
-        hired = self._crew.start(settings, kind) if settings and front.end else None
+        hired = self._crew.start(kind, generation)
         # A front that does not listen has its own troubles; the worker sees that it is not wanted.
         with contextlib.suppress(OSError):
             if hired is None:
-                front.say(channel.NO_WORKER)
+                front.say(channel.refuse(wish))
             else:
                 number, end = hired
                 with end:
-                    front.say(channel.grant(number), [end.fileno()])
+                    front.say(channel.grant(wish, number), [end.fileno()])
 
     def _on_settled(self) -> None:
         """Note that a front serves, by the settings it was told last."""
@@ -266,8 +278,7 @@ class Supervisor:
             return
         self._settings = settings
         self._generation += 1
-        self._by_generation[self._generation] = settings
-        self._by_generation.pop(self._generation - GENERATIONS_KEPT, None)
+        self._crew.follow(settings, self._generation)
         front = self._front
         if front is None or front.end is None:
             return  # the next front starts with them
@@ -276,17 +287,18 @@ class Supervisor:
         try:
             front.say(word)
         except OSError as error:
+            self._settling = False
             log.warning("front %d cannot be told: %s", front.pid, error.strerror)
 
     def _stop(self) -> None:
         if self._stop_by is not None:
             return
-        self._stop_by = time.monotonic() + self._settings.deadlines.longest + LEAVE_GRACE
+        self._stop_by = time.monotonic() + self._crew.longest_deadline + LEAVE_GRACE
         self._restart_at = None
         self._notify.stopping()
         self._on_stop()
         if self._front is not None:
-            self._front.hang_up()
+            self._front.tell_to_stop()
 
     def _reap(self) -> None:
         """Collect every child that has ended; as pid 1, other people's too."""
@@ -302,6 +314,8 @@ class Supervisor:
                 self._on_front_end(self._front, status)
             else:
                 self._crew.on_end(pid, describe_end(status) if status else None)
+            if status:
+                self._strays.kill(self._ours())
 
     def _on_front_end(self, front: FrontProcess, status: int) -> None:
         self._hear(front)

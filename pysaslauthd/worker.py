@@ -1,16 +1,17 @@
 """What a worker process is: it gives up what it does not need, then answers the front."""
 
-import logging
+import contextlib
 import os
 import resource
 import socket
+import syslog
+from collections.abc import Container
 
 from pysaslauthd import logs, privileges
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.model import AuthRequest, AuthResult
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.workers import child
-
-log = logging.getLogger(__name__)
 
 VERIFIER, ADDRESSES = "verifier", "addresses"  # the kinds
 LOOKING = frozenset({privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE})
@@ -20,10 +21,16 @@ MEGABYTE = 1_000_000
 FOR_EVER = child.Term(0, 0)
 
 
-def work(settings: Settings, kind: str, end: socket.socket, supervisor: int) -> None:
-    """Be a worker of *kind* until the front lets it go; *supervisor* is our parent's id."""
+def work(
+    settings: Settings, kind: str, end: socket.socket, supervisor: int, doors: Container[str]
+) -> None:
+    """Be a worker of *kind* until the front lets it go; *supervisor* is our parent's id.
+
+    *doors* are the paths of the sockets on which the front serves.
+    """
     os.setsid()  # a terminal's signals are not for us
     logs.reconnect()
+    syslog.openlog(logs.IDENT, syslog.LOG_PID, syslog.LOG_AUTH)  # for PAM and its modules
     privileges.close_all_but([end.fileno()])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
@@ -31,7 +38,7 @@ def work(settings: Settings, kind: str, end: socket.socket, supervisor: int) -> 
     if kind == VERIFIER:
         _verify(settings, end, supervisor)
     else:
-        _find_addresses(end, supervisor)
+        _find_addresses(end, supervisor, doors)
 
 
 def _verify(settings: Settings, end: socket.socket, supervisor: int) -> None:
@@ -40,14 +47,19 @@ def _verify(settings: Settings, end: socket.socket, supervisor: int) -> None:
         return
     if mechanism.capabilities is not None:
         privileges.keep_capabilities(mechanism.capabilities)
-    privileges.die_with(supervisor)
     os.nice(NICE)
     verifier = mechanism.work(settings)
+
+    def check(request: AuthRequest) -> AuthResult:
+        privileges.die_with(supervisor)  # again: a module may have changed its user, and lost it
+        return verifier.check(request)
+
+    privileges.die_with(supervisor)
     term = child.Term(settings.worker_requests, settings.worker_growth * MEGABYTE)
-    child.serve(end, child.checking(verifier.check, settings.mechanism.lower()), term)
+    child.serve(end, child.checking(check, settings.mechanism.lower()), term)
 
 
-def _find_addresses(end: socket.socket, supervisor: int) -> None:
+def _find_addresses(end: socket.socket, supervisor: int, doors: Container[str]) -> None:
     from pysaslauthd.workers.addresses import AddressFinder
 
     privileges.keep_capabilities(LOOKING)
@@ -55,8 +67,13 @@ def _find_addresses(end: socket.socket, supervisor: int) -> None:
     finder = AddressFinder()
 
     def answer(_question: bytes, descriptors: list[int]) -> bytes:
-        (descriptor,) = descriptors
-        with socket.socket(fileno=descriptor) as connection:
-            return finder.find(connection).encode()
+        with contextlib.ExitStack() as stack:
+            try:
+                found = [stack.enter_context(socket.socket(fileno=d)) for d in descriptors]
+            except OSError:  # no socket
+                return b""
+            # Of connections that the front has not accepted it is to learn nothing.
+            asked = [connection for connection in found if connection.getsockname() in doors]
+            return finder.find(asked[0]).encode() if asked else b""
 
     child.serve(end, answer, FOR_EVER)

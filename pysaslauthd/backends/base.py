@@ -36,6 +36,10 @@ class PasswordVerifier(Protocol):
         """Get ready before the first request; an outage is logged and is no reason to fail."""
         ...
 
+    def retire(self) -> None:
+        """Keep only what the requests that are under way need: no other will come."""
+        ...
+
     async def close(self) -> None:
         """Let go of everything held; no request is in flight any more."""
         ...

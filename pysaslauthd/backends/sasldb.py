@@ -47,6 +47,9 @@ class Sasldb:
         if self._problem:
             log.error("%s", self._problem)
 
+    def retire(self) -> None:
+        """Keep the records: requests that are under way may need them."""
+
     async def close(self) -> None:
         """Drop the records."""
         self._records = {}

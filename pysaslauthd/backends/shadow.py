@@ -83,6 +83,10 @@ def check_prerequisites(path: str = accounts.SHADOW) -> None:
     libcrypt.load()
     try:
         accounts.check_readable(path)
+    except FileNotFoundError as error:
+        raise StartupError(
+            f"-a {NAME} reads {path}, and there is none here", "use -a pam or -a getpwent"
+        ) from error
     except OSError as error:
         raise StartupError(
             f"-a {NAME} reads {path}, and this process cannot: {error.strerror}",

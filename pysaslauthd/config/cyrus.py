@@ -34,7 +34,6 @@ TEXTS = {
     "-a": "mechanism",
     "-O": "mechanism_option",
     "--local-domain": "local_domain",
-    "--on-outage": "on_outage",
     "--socket-group": "socket_group",
     "--user": "user",
 }
@@ -74,6 +73,8 @@ class Flags:
             case "-t":
                 problem = "cache timeout must be positive"
                 self.values["cache_seconds"] = float(_at_least(1, value, problem))
+            case "--on-outage":
+                self.values["on_outage"] = _one_of(("tempfail", "no"), value)
             case "--socket-mode":
                 self.values["socket_mode"] = _octal(value)
             case "--config":
@@ -98,6 +99,12 @@ def _at_least(least: int, text: str, problem: str) -> int:
     if number < least:
         raise StartupError(problem)
     return number
+
+
+def _one_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise StartupError(f"--on-outage takes {' or '.join(words)}, not {text!r}")
+    return text
 
 
 def _octal(text: str) -> int:

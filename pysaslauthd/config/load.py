@@ -15,9 +15,11 @@ def load_settings(file: str | None, flags: Mapping[str, object]) -> Settings:
 
     StartupError names the file, the setting and what is wrong with it.
     """
-    values = _read(file) if file else {}
+    values = {**(_read(file) if file else {}), **flags}
+    if "mechanism" not in values:
+        raise StartupError(f"{file or 'command line'}: no mechanism: set it there, or with -a")
     try:
-        return msgspec.convert({**values, **flags}, Settings)
+        return msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
         raise StartupError(f"{file or 'command line'}: {error}") from None
 

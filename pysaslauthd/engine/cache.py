@@ -22,6 +22,7 @@ C_SLOT_BYTES = 576  # of the C daemon's table, whose size is what `-s` sets
 
 INNER = bytes(byte ^ 0x36 for byte in range(256))
 OUTER = bytes(byte ^ 0x5C for byte in range(256))
+NO_SERVICE = bytes(8)  # instead of a service's tag: the user has been refused
 LENGTHS = struct.Struct("=QQ")
 TAGS = struct.Struct("=q8s")
 ANSWER = struct.Struct("=d32s")
@@ -76,11 +77,14 @@ class Cache:
     def accepted(self, request: AuthRequest) -> None:
         """Remember that the backend said yes; forget the user's other passwords, for all services.
 
-        The age counts from `request.received`: what the backend looked up is no older.
+        The age counts from `request.received`: what the backend looked up is no
+        older. A yes that comes after news of a later question is old, and forgotten.
         """
         account = encoded_account(request)
         service = self._service_tag(request.origin.service)
         new = Bucket(hash(account), service, request.received, self._digest(account, request))
+        if any(is_later_news(bucket, new) for bucket in self._slot(new.account)):
+            return
         others = [
             bucket
             for bucket in self._slot(new.account)
@@ -101,8 +105,10 @@ class Cache:
         digest = self._digest(account, request)
         slot = self._slot(account_tag)
         was_good = any(hmac.compare_digest(bucket.digest, digest) for bucket in slot)
-        if was_good or reason is not Reason.WRONG_PASSWORD:
-            self._fill(account_tag, [bucket for bucket in slot if bucket.account != account_tag])
+        others = [bucket for bucket in slot if bucket.account != account_tag]
+        if len(others) < len(slot) and (was_good or reason is not Reason.WRONG_PASSWORD):
+            mark = Bucket(account_tag, NO_SERVICE, request.received, bytes(sha256().digest_size))
+            self._fill(account_tag, [mark, *others])
 
     def _digest(self, account: bytes, request: AuthRequest) -> bytes:
         return self._mac(account + request.password.reveal())
@@ -118,6 +124,15 @@ class Cache:
         start = account_tag % self._slots * SLOT_BYTES
         packed = b"".join(BUCKET.pack(*bucket) for bucket in buckets[:BUCKETS_PER_SLOT])
         self._table[start : start + SLOT_BYTES] = packed.ljust(SLOT_BYTES, b"\0")
+
+
+def is_later_news(bucket: Bucket, new: Bucket) -> bool:
+    """Say whether *bucket* tells of another password, or of a refusal, later than *new*."""
+    return (
+        bucket.account == new.account
+        and bucket.asked > new.asked
+        and not hmac.compare_digest(bucket.digest, new.digest)
+    )
 
 
 def keyed_hmac(key: bytes) -> Callable[[bytes], bytes]:

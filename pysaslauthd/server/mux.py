@@ -150,7 +150,10 @@ class MuxDoor:
         rules = self._rules
         try:
             request = decode_request(data, received, rules.limits, final=final)
-            if request is not None:
+            if len(self._answering) >= rules.bounds.most:
+                self._complain("too many requests wait for an answer: no more are asked about")
+                answer(client, rules.on_outage)
+            elif request is not None:
                 result = rules.check(request, client)
                 if not isinstance(result, tuple):
                     self._answer_later(client, result)
@@ -259,12 +262,15 @@ class MuxDoor:
         """
         if isinstance(error, ConnectionAbortedError) or self._room.make_place():
             return
+        self._complain("cannot accept connections: %s; trying again", error.strerror)
+        self._loop.remove_reader(listener)
+        self._loop.call_later(PAUSE, self._resume, listener)
+
+    def _complain(self, text: str, *values: object) -> None:
         now = time.monotonic()
         if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
             self._complained = now
-            log.error("cannot accept connections: %s; trying again", error.strerror)
-        self._loop.remove_reader(listener)
-        self._loop.call_later(PAUSE, self._resume, listener)
+            log.error(text, *values)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:

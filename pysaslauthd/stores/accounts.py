@@ -4,7 +4,6 @@ Through ctypes, for Python's `pwd` cannot tell a fault from a user who is not
 there, and `spwd` is gone since 3.13. Rules: getpwnam(3), getspnam(3), shadow(5).
 """
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -90,14 +89,13 @@ def find_shadow(user: str) -> Shadow | None:
 
 
 def check_readable(path: str) -> None:
-    """Raise OSError where there is a file at *path* that this process cannot read.
+    """Raise OSError where this process cannot read the file at *path*.
 
-    Where glibc cannot open a file, for want of a permission or a descriptor,
-    it asks the next source, and reports that one's "no such user" (so it is
-    with Debian's `files systemd`).
+    Where glibc cannot open a file, because it is gone, or for want of a
+    permission or a descriptor, it asks the next source, and reports that one's
+    "no such user" (so it is with Debian's `files systemd`).
     """
-    with contextlib.suppress(FileNotFoundError):
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _look_up(

@@ -11,11 +11,14 @@ from typing import NamedTuple
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import AuthRequest, AuthResult, Unavailable
 from pysaslauthd.workers.frames import LARGEST_QUESTION, decode_question, encode_answer
+from pysaslauthd.workers.questions import TAG_BYTES
 
 log = logging.getLogger(__name__)
 
-STAYS, LEAVES = b"\0", b"\1"  # the first byte of each answer
+HELLO = b"ready"
+STAYS, LEAVES = b"\0", b"\1"  # the first byte of each answer, behind its question's tag
 REQUESTS_BETWEEN_LOOKS = 16  # at our own size
+MOST_LEAKED = 128  # descriptors
 PAGE = resource.getpagesize()
 
 Answer = Callable[[bytes, list[int]], bytes]
@@ -28,22 +31,43 @@ class Term(NamedTuple):
     growth: int
 
 
-def serve(end: socket.socket, answer: Answer, term: Term) -> None:
-    """Answer what comes over *end* until its other side closes, or the term is over.
+class Size(NamedTuple):
+    """What a process has in use: bytes of memory, and descriptors."""
 
-    *answer* gets a question and the descriptors that came with it, which it
-    must close. The last answer says that it is the last.
+    memory: int
+    descriptors: int
+
+    def is_outgrown(self, growth: int) -> bool:
+        """Say whether this process has grown by more than *growth* bytes since, or leaks."""
+        try:
+            now = own_size()
+        except OSError:  # there is no descriptor left to look with
+            return True
+        return (
+            now.memory - self.memory > growth > 0
+            or now.descriptors - self.descriptors > MOST_LEAKED
+        )
+
+
+def serve(end: socket.socket, answer: Answer, term: Term) -> None:
+    """Say that we are ready, and answer what comes over *end* until its other side closes.
+
+    Or until the term is over: the last answer says that it is the last. *answer*
+    gets a question and the descriptors that came with it, which it must close.
     """
     worker = os.getpid()
-    served = first_size = 0
+    served = 0
+    first_size = None
+    end.send(HELLO)
     while True:
         try:
-            question, descriptors, _, _ = socket.recv_fds(end, LARGEST_QUESTION, 1)
+            question, descriptors, _, _ = socket.recv_fds(end, TAG_BYTES + LARGEST_QUESTION, 1)
         except ConnectionResetError:  # it closed without having read the last answer
             return
         if not question:
             return
-        reply = answer(question, descriptors)
+        tag = question[:TAG_BYTES]
+        reply = answer(question[TAG_BYTES:], descriptors)
         if os.getpid() != worker:
             # A PAM module has forked, and its child came back: a second answer to this
             # question would be taken for the answer to the next.
@@ -51,21 +75,21 @@ def serve(end: socket.socket, answer: Answer, term: Term) -> None:
         del question  # a password is not kept while waiting for the next
         served += 1
         leaves = served == term.requests
-        if served % REQUESTS_BETWEEN_LOOKS == 0 and term.growth:
-            size = resident_bytes()
-            first_size = first_size or size
-            leaves = leaves or size - first_size > term.growth
+        if served % REQUESTS_BETWEEN_LOOKS == 0:
+            first_size = first_size or own_size()
+            leaves = leaves or first_size.is_outgrown(term.growth)
         try:
-            end.send((LEAVES if leaves else STAYS) + reply)
+            end.send(tag + (LEAVES if leaves else STAYS) + reply)
         except BrokenPipeError:
             return
         if leaves:
             return
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process has in use."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+def own_size() -> Size:
+    """Return what this process has in use; OSError where it cannot look any more."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    return Size(resident * PAGE, len(os.listdir("/proc/self/fd")))  # noqa: PTH208 (names will do)
 
 
 def checking(check: Callable[[AuthRequest], AuthResult], name: str) -> Answer:
@@ -74,7 +98,9 @@ def checking(check: Callable[[AuthRequest], AuthResult], name: str) -> Answer:
     A fault of *check* is logged and told as an outage; the worker lives on.
     """
 
-    def answer(question: bytes, _descriptors: list[int]) -> bytes:
+    def answer(question: bytes, descriptors: list[int]) -> bytes:
+        for descriptor in descriptors:  # nobody should send any
+            os.close(descriptor)
         try:
             result = check(decode_question(question))
         except MalformedMessage as error:

@@ -7,31 +7,34 @@ killed, one that dies is replaced, and only the question it was at is lost.
 import asyncio
 import logging
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from pysaslauthd.workers.child import LEAVES
+from pysaslauthd.workers.child import HELLO, LEAVES
 from pysaslauthd.workers.frames import LARGEST_ANSWER
+from pysaslauthd.workers.questions import TAG_BYTES, Question, Queue
 
 log = logging.getLogger(__name__)
 
-LONGEST_QUEUE = 1024  # questions; more than can be answered in time
 GROW_AFTER = 0.01  # seconds in the queue before another worker is worth its start
 LOOK_EVERY = 0.1  # seconds, for workers that have hung
 SHRINK_EVERY = 30.0  # seconds, for workers that nobody needed
+START_PATIENCE = 10.0  # seconds until a worker is ready
+FORLORN_PATIENCE = 1.0  # seconds for an answer that nobody waits for, while others wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between starts that come to nothing
-
-
-class WorkerLost(Exception):
-    """There is no answer; the text says why and is safe to log."""
+SECONDS_BETWEEN_COMPLAINTS = 60.0
+LEAVING = "the daemon is leaving"
 
 
 class Size(NamedTuple):
-    """How many workers: *warm* ones are always there, *most* where the work needs them."""
+    """How many workers: *warm* ones are always there, *most* where the work needs them.
+
+    A kind of questions has at most *share* of them.
+    """
 
     warm: int
     most: int
+    share: int
 
 
 class Source(Protocol):
@@ -49,42 +52,18 @@ class Source(Protocol):
         ...
 
 
-class Question:
-    """One question that waits for its answer."""
-
-    __slots__ = ("answer", "asked", "descriptors", "packet", "patience")
-
-    def __init__(
-        self,
-        packet: bytes,
-        patience: float,
-        descriptors: list[int],
-        answer: asyncio.Future[bytes],
-        asked: float,
-    ) -> None:
-        self.packet = packet
-        self.patience = patience
-        self.descriptors = descriptors
-        self.answer = answer
-        self.asked = asked
-
-    def fail(self, why: str) -> None:
-        """Say that there will be no answer, unless nobody waits for one any more."""
-        if not self.answer.done():
-            self.answer.set_exception(WorkerLost(why))
-
-
 class Worker:
-    """A running worker: our end of its channel, and what it is at until when."""
+    """A running worker: our end of its channel, and what it is at since and until when."""
 
-    __slots__ = ("at", "end", "number", "patience_ends", "served")
+    __slots__ = ("at", "began", "end", "is_ready", "number", "patience_ends")
 
-    def __init__(self, number: int, end: socket.socket) -> None:
+    def __init__(self, number: int, end: socket.socket, patience_ends: float) -> None:
         self.number = number
         self.end = end
+        self.is_ready = False
         self.at: Question | None = None
-        self.patience_ends = 0.0
-        self.served = 0
+        self.began = 0.0
+        self.patience_ends = patience_ends
 
 
 class Pool:
@@ -95,80 +74,86 @@ class Pool:
         self._source = source
         self._size = size
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Question] = deque()
+        self._queue = Queue(size.share)
         self._workers: dict[int, Worker] = {}
         self._idle: list[Worker] = []
         self._fewest_idle = 0  # since the last look
         self._starting = 0
         self._failures = 0  # starts in a row that came to nothing
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._closed = False
+        self._complained = float("-inf")
+        self._is_retired = self._is_closed = False
 
     def open(self) -> None:
         """Start the workers that are kept warm."""
         self._after(SHRINK_EVERY, self._shrink)
         self._start_missing()
 
+    def retire(self) -> None:
+        """Answer what has been asked, and keep no worker beyond that."""
+        self._is_retired = True
+        self._size = self._size._replace(warm=0)
+        self._hand_out()
+
     def close(self) -> None:
         """Let the workers go; a question that is still there gets no answer."""
-        self._closed = True
+        self._is_closed = True
         for timer in self._timers.values():
             timer.cancel()
-        for question in self._queue:
-            question.fail("the daemon is leaving")
-        self._queue.clear()
+        self._queue.fail(LEAVING)
         for worker in list(self._workers.values()):
             if worker.at is not None:
-                worker.at.fail("the daemon is leaving")
-                self._source.kill(worker.number)
-            self._dismiss(worker)
+                self._kill(worker, LEAVING)
+            else:
+                self._dismiss(worker)
 
     def ask(
-        self, packet: bytes, patience: float, descriptors: list[int] | None = None
+        self, kind: str, text: bytes, patience: float, descriptors: Sequence[int] = ()
     ) -> asyncio.Future[bytes]:
         """Return the answer to come, or WorkerLost.
 
-        A worker that has had the question for *patience* seconds is killed.
-        *descriptors* go with the question and stay the caller's to close.
+        Questions of a *kind* share the workers with others. A worker that has had
+        this one for *patience* seconds is killed. *descriptors* go with the
+        question and stay the caller's to close.
         """
-        answer = self._loop.create_future()
-        question = Question(packet, patience, descriptors or [], answer, self._loop.time())
-        if self._closed:
-            question.fail("the daemon is leaving")
-        elif self._idle and not self._queue:
-            self._give(self._idle.pop(), question)
-        elif len(self._queue) >= LONGEST_QUEUE:
-            question.fail(f"{LONGEST_QUEUE} questions are waiting already: see -n")
-        else:
-            self._queue.append(question)
+        question = Question(kind, text, patience, descriptors, self._loop)
+        if self._is_closed:
+            question.fail(LEAVING)
+            return question.answer
+        self._queue.put(question)
+        self._hand_out()
+        if self._queue:
             self._start_missing()
             self._after(GROW_AFTER, self._grow)
-        return answer
+        return question.answer
 
     def _hand_out(self) -> None:
-        """Give waiting questions to idle workers; forget those nobody waits for."""
-        while self._queue and (self._idle or self._queue[0].answer.done()):
-            question = self._queue.popleft()
-            if not question.answer.done():
-                self._give(self._idle.pop(), question)
+        """Give waiting questions to idle workers."""
+        while self._idle and (question := self._queue.take()) is not None:
+            self._give(self._idle.pop(), question)
+        if self._is_retired:
+            for worker in self._idle[:]:
+                self._dismiss(worker)
 
     def _give(self, worker: Worker, question: Question) -> None:
         self._fewest_idle = min(self._fewest_idle, len(self._idle))
         try:
             socket.send_fds(worker.end, [question.packet], question.descriptors)
         except ConnectionError:
-            self._queue.appendleft(question)  # it has just died, and has not seen it
-            self._lose(worker)
+            self._queue.put_back(question)  # it has just died, and has not seen it
+            self._replace(worker)
             return
         except OSError as error:  # too long, or no memory: no other worker can be asked it
+            self._queue.is_answered(question)
             question.fail(f"a worker cannot be asked: {error.strerror}")
             self._idle.append(worker)
             return
         worker.at = question
-        worker.patience_ends = self._loop.time() + question.patience
+        worker.began = self._loop.time()
+        worker.patience_ends = worker.began + question.patience
         self._after(LOOK_EVERY, self._look)
 
-    def _on_answer(self, worker: Worker) -> None:
+    def _on_packet(self, worker: Worker) -> None:
         try:
             packet = worker.end.recv(LARGEST_ANSWER)
         except BlockingIOError:
@@ -178,47 +163,54 @@ class Pool:
             return
         if not packet:
             self._on_end(worker, unread=False)
-            return
-        question, worker.at = worker.at, None
-        if question is None:
-            # The next it says might be taken for the answer to another question.
-            log.error("worker %d of %s speaks unasked: killing it", worker.number, self._name)
-            self._source.kill(worker.number)
-            self._replace(worker)
-            return
-        worker.served += 1
-        self._failures = 0
-        if not question.answer.done():
-            question.answer.set_result(packet[1:])
-        if packet[:1] == LEAVES:
-            self._dismiss(worker)
+        elif worker.at is not None and packet[:TAG_BYTES] == worker.at.tag:
+            self._on_answer(worker, worker.at, packet[TAG_BYTES:])
+        elif packet == HELLO and not worker.is_ready:
+            worker.is_ready = True
+            self._failures = 0
+            self._idle.append(worker)
+            self._start_missing()  # which failures may have kept from it
+            self._hand_out()
+        else:
+            # What it says next might be taken for an answer.
+            log.error("worker %d of %s speaks out of turn: killing it", worker.number, self._name)
+            self._kill(worker, "its worker process spoke out of turn")
             self._start_missing()
+
+    def _on_answer(self, worker: Worker, question: Question, answer: bytes) -> None:
+        worker.at = None
+        self._queue.is_answered(question)
+        if not question.is_abandoned:
+            question.answer.set_result(answer[1:])
+        if answer[:1] == LEAVES:
+            self._replace(worker)
         else:
             self._idle.append(worker)
-        self._hand_out()
+            self._hand_out()
 
     def _on_end(self, worker: Worker, *, unread: bool) -> None:
         """Part with a worker that has died. What it has not read is asked again."""
-        question = worker.at
-        if question is None:
-            self._lose(worker)
-        elif unread:
-            self._queue.appendleft(question)
-            self._lose(worker)
-        else:
-            question.fail("its worker process died: see the lines before")
-            self._replace(worker)
-
-    def _lose(self, worker: Worker) -> None:
-        """Part with a worker that died by itself; if it never served, pause before the next."""
-        if worker.served == 0:
+        if not worker.is_ready:
             self._failures += 1
+        question, worker.at = worker.at, None
+        if question is not None and unread:
+            self._queue.put_back(question)
+        elif question is not None:
+            self._queue.is_answered(question)
+            question.fail("its worker process died: another line says how")
         self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
         self._dismiss(worker)
         self._start_missing()
         self._hand_out()
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        self._source.kill(worker.number)
+        if worker.at is not None:
+            self._queue.is_answered(worker.at)
+            worker.at.fail(why)
+        self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         """Close our end, which is how a worker is told to go."""
@@ -229,65 +221,69 @@ class Pool:
         worker.end.close()
 
     def _start_missing(self) -> None:
-        """Start what is missing to the warm ones; after failures, only after a pause."""
+        """Start what is missing to the warm ones; after failures one, after a pause."""
         if self._failures:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
-            self._after(pause, self._start_another)
+            self._after(pause, self._start_one)
             return
-        for _ in range(self._missing()):
-            self._start()
-
-    def _missing(self) -> int:
         wanted = max(self._size.warm, 1 if self._queue else 0)
-        return wanted - len(self._workers) - self._starting
+        for _ in range(wanted - len(self._workers) - self._starting):
+            self._start_one()
 
-    def _start_another(self) -> None:
-        if self._missing() > 0:
-            self._start()
-
-    def _start(self) -> None:
-        self._starting += 1
-        self._source.start(self._on_started)
+    def _start_one(self) -> None:
+        """Start one more, wanted or not: after failures that shows whether they are over."""
+        if len(self._workers) + self._starting < self._size.most:
+            self._starting += 1
+            self._source.start(self._on_started)
 
     def _on_started(self, number: int, end: socket.socket | None) -> None:
         self._starting -= 1
         if end is None:
             self._failures += 1
             self._start_missing()
-            return
-        if self._closed:
+        elif self._is_closed:
             end.close()
-            return
-        worker = Worker(number, end)
-        self._workers[number] = worker
-        self._idle.append(worker)
-        self._loop.add_reader(end, self._on_answer, worker)
-        self._hand_out()
+        else:
+            worker = Worker(number, end, self._loop.time() + START_PATIENCE)
+            self._workers[number] = worker
+            self._loop.add_reader(end, self._on_packet, worker)
+            self._after(LOOK_EVERY, self._look)
 
     def _grow(self) -> None:
         """Start one worker more while a question waits for long and there may be more."""
-        self._hand_out()
-        if not self._queue:
+        oldest = self._queue.oldest()
+        if oldest is None:
             return
-        waited = self._loop.time() - self._queue[0].asked
-        has_room = len(self._workers) + self._starting < self._size.most
-        if waited >= GROW_AFTER and has_room and not self._failures:
-            self._start()
+        if self._loop.time() - oldest >= GROW_AFTER and not self._failures:
+            if len(self._workers) >= self._size.most:
+                self._complain()
+            self._start_one()
         self._after(GROW_AFTER, self._grow)
 
     def _look(self) -> None:
-        """Have those killed that have had a question for too long."""
+        """Have those killed that are at a question, or at getting ready, for too long."""
         now = self._loop.time()
-        busy = [worker for worker in self._workers.values() if worker.at is not None]
-        for worker in busy:
-            if now >= worker.patience_ends and worker.at is not None:
+        at_work = [w for w in self._workers.values() if w.at is not None or not w.is_ready]
+        for worker in at_work:
+            if now >= worker.patience_ends or self._is_forlorn(worker, now):
                 log.error("worker %d of %s does not answer: killing it", worker.number, self._name)
-                worker.at.fail(f"no answer within {worker.at.patience:g} s")
-                self._source.kill(worker.number)
-                self._dismiss(worker)
-        if busy:
+                self._failures += not worker.is_ready
+                self._kill(worker, f"no answer in {now - worker.began:.1f} s")
+        if at_work:
             self._start_missing()
             self._after(LOOK_EVERY, self._look)
+
+    def _is_forlorn(self, worker: Worker, now: float) -> bool:
+        """Say whether *worker* is at what nobody waits for, though others wait for a worker.
+
+        Not at once: it may have got its question late, and be about to answer.
+        """
+        return (
+            worker.at is not None
+            and worker.at.is_abandoned
+            and now - worker.began >= FORLORN_PATIENCE
+            and self._queue.oldest() is not None
+        )
 
     def _shrink(self) -> None:
         """Dismiss those that nobody needed since the last look, but for the warm ones."""
@@ -297,9 +293,21 @@ class Pool:
         self._fewest_idle = len(self._idle)
         self._after(SHRINK_EVERY, self._shrink)
 
+    def _complain(self) -> None:
+        now = self._loop.time()
+        if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = now
+            log.warning(
+                "all %d workers of %s are busy, and %d questions wait: what they ask is slow,"
+                " or -n is too low",
+                len(self._workers),
+                self._name,
+                len(self._queue),
+            )
+
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         """Call *do* in so many seconds, unless it is to be called already."""
-        if do not in self._timers and not self._closed:
+        if do not in self._timers and not self._is_closed:
             self._timers[do] = self._loop.call_later(seconds, self._on_time, do)
 
     def _on_time(self, do: Callable[[], None]) -> None:

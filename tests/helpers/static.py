@@ -28,5 +28,8 @@ class Static:
     async def open(self) -> None:
         """Nothing to get ready."""
 
+    def retire(self) -> None:
+        """Nothing to let go of."""
+
     async def close(self) -> None:
         """Nothing to let go of."""

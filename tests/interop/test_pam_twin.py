@@ -1,6 +1,7 @@
 """The C daemon's PAM, pamtester and ours, side by side with the same rules and users."""
 
 import logging
+import re
 import socket
 import subprocess
 import time
@@ -341,3 +342,49 @@ class TestTheDifferences:
         ours = ask_ours(service, joe, "wrong")
         assert isinstance(ours, Rejected)
         assert ours.delay > 1
+
+
+def with_module(rules: str, module: str, instead: str) -> str:
+    """Take the lines with *module* that are offered, with *instead* in its place."""
+    return re.sub(rf"(?m)^#(.*?){module}\.so", rf"\1{instead}", rules)
+
+
+class TestTheExampleRules:
+    """conf/pam.d/smtp, as it is and with what it offers."""
+
+    RULES = (Path(__file__).parents[2] / "conf" / "pam.d" / "smtp").read_text()
+
+    def test_let_in_who_knows_the_password(self, serving: Serving) -> None:
+        with account(PASSWORD) as name:
+            assert isinstance(ask_ours(serving(self.RULES).name, name), Accepted)
+
+    def test_keep_out_who_does_not(self, serving: Serving) -> None:
+        with account("another") as name:
+            assert isinstance(ask_ours(serving(self.RULES).name, name), Rejected)
+
+    def test_keep_out_who_has_expired(self, serving: Serving) -> None:
+        with account(PASSWORD, expiredate=1) as name:
+            assert isinstance(ask_ours(serving(self.RULES).name, name), Rejected)
+
+    def test_ask_the_second_source_too(self, serving: Serving) -> None:
+        rules = with_module(self.RULES, "pam_sss", "pam_permit.so")
+        with account("another") as name:
+            assert isinstance(ask_ours(serving(rules).name, name), Accepted)
+
+    def test_do_not_need_the_second_source_for_the_first(self, serving: Serving) -> None:
+        rules = with_module(self.RULES, "pam_sss", "pam_deny.so")
+        rules = rules.replace("default=bad success=ok user_unknown=ignore", "default=ignore")
+        with account(PASSWORD) as name:
+            assert isinstance(ask_ours(serving(rules).name, name), Accepted)
+
+    def test_lock_out_who_guesses(self, serving: Serving, tmp_path: Path) -> None:
+        module = f"pam_faillock.so dir={tmp_path} deny=2"
+        service = serving(with_module(self.RULES, "pam_faillock", module)).name
+        with account(PASSWORD) as name:
+            before = ask_ours(service, name)
+            for _ in range(2):
+                ask_ours(service, name, "guess")
+            after = ask_ours(service, name)
+
+        assert isinstance(before, Accepted)
+        assert isinstance(after, Rejected)

@@ -16,7 +16,8 @@ FEW_ACCOUNTS = [("a", "b"), ("ab", ""), ("a", "")]
 FEW_PASSWORDS = [b"", b"b", b"pw", b"bpw"]
 passwords = st.sampled_from(FEW_PASSWORDS)
 services = st.sampled_from(["", "b"])
-moments = st.integers(0, 30).map(float)
+LATEST = 30
+moments = st.integers(0, LATEST).map(float)
 
 
 def questions(accounts: st.SearchStrategy[tuple[str, str]]) -> st.SearchStrategy[AuthRequest]:
@@ -41,6 +42,7 @@ class Model:
     def __init__(self) -> None:
         self._good: dict[tuple[str, str], dict[str, float]] = {}
         self._password: dict[tuple[str, str], bytes] = {}
+        self._refused: dict[tuple[str, str], float] = {}
 
     def holds(self, request: AuthRequest) -> bool:
         account = (request.user, request.realm)
@@ -50,7 +52,13 @@ class Model:
 
     def accepted(self, request: AuthRequest) -> None:
         account = (request.user, request.realm)
-        if self._password.get(account) != request.password.reveal():
+        known = self._good.get(account, {})
+        is_other = self._password.get(account) != request.password.reveal()
+        news = [*(known.values() if is_other else ()), self._refused.get(account, float("-inf"))]
+        if max(news) > request.received:
+            return
+        self._refused.pop(account, None)
+        if is_other:
             self._good[account] = {}
         self._password[account] = request.password.reveal()
         self._good[account][request.origin.service] = request.received
@@ -58,9 +66,11 @@ class Model:
     def refused(self, request: AuthRequest, reason: Reason) -> None:
         account = (request.user, request.realm)
         is_same = self._password.get(account) == request.password.reveal()
-        if is_same or reason is not Reason.WRONG_PASSWORD:
+        is_known = account in self._good or account in self._refused
+        if is_known and (is_same or reason is not Reason.WRONG_PASSWORD):
             self._good.pop(account, None)
             self._password.pop(account, None)
+            self._refused[account] = request.received
 
 
 Event = tuple[AuthRequest, Reason | None]
@@ -69,6 +79,11 @@ Event = tuple[AuthRequest, Reason | None]
 def events(accounts: st.SearchStrategy[tuple[str, str]]) -> st.SearchStrategy[list[Event]]:
     verdicts = st.none() | st.none() | st.sampled_from(Reason)
     return st.lists(st.tuples(questions(accounts), verdicts), max_size=30)
+
+
+def in_order(history: list[Event]) -> list[Event]:
+    """Return *history* with answers that come in the order of their questions."""
+    return sorted(history, key=lambda event: event[0].received)
 
 
 def happen(history: list[Event], *memories: Memory) -> None:
@@ -100,7 +115,7 @@ def test_with_little_room_it_holds_nothing_the_model_does_not(
     history: list[Event], data: st.DataObject
 ) -> None:
     cache, model = Cache(1, LIFETIME), Model()
-    happen(history, cache, model)
+    happen(in_order(history), cache, model)
     asked_before = st.sampled_from([request for request, _ in history]) if history else st.nothing()
 
     request = data.draw(asked_before | questions(many))
@@ -111,7 +126,8 @@ def test_with_little_room_it_holds_nothing_the_model_does_not(
 @given(events(many), questions(many))
 def test_whoever_was_let_in_last_is_held(history: list[Event], request: AuthRequest) -> None:
     cache = Cache(1, LIFETIME)
-    happen(history, cache)
+    happen(in_order(history), cache)
+    request = request._replace(received=LATEST)
 
     cache.accepted(request)
 

@@ -122,5 +122,6 @@ def test_want_of_descriptors_is_a_fault(user: str) -> None:
             look_up(user)
 
 
-def test_a_file_that_is_not_there_is_no_fault() -> None:
-    accounts.check_readable("/nonexistent/shadow")
+def test_a_file_that_is_not_there_is_a_fault() -> None:
+    with pytest.raises(FileNotFoundError):
+        accounts.check_readable("/nonexistent/shadow")

@@ -320,10 +320,45 @@ def test_its_size_never_changes() -> None:
 
 
 def test_what_is_forgotten_is_wiped(cache: Cache) -> None:
-    empty = table(cache)
     cache.accepted(question())
+    digest = max(table(cache).split(bytes(16)), key=len)[-32:]
 
     cache.refused(question(), Reason.WRONG_PASSWORD)
+
+    assert digest not in table(cache)
+
+
+def test_a_yes_that_comes_after_a_refusal_of_a_later_question_is_forgotten(cache: Cache) -> None:
+    cache.accepted(question(at=90.0))
+    cache.refused(question(at=105.0), Reason.WRONG_PASSWORD)
+
+    cache.accepted(question(at=100.0))
+
+    assert not cache.holds(question(at=105.0))
+
+
+def test_a_yes_that_comes_after_that_to_a_newer_password_is_forgotten(cache: Cache) -> None:
+    cache.accepted(question(password=b"new", at=105.0))
+
+    cache.accepted(question(password=b"old", at=100.0))
+
+    assert cache.holds(question(password=b"new", at=105.0))
+    assert not cache.holds(question(password=b"old", at=105.0))
+
+
+def test_a_yes_to_a_later_question_than_the_refused_one_counts(cache: Cache) -> None:
+    cache.accepted(question(at=90.0))
+    cache.refused(question(at=100.0), Reason.DENIED)
+
+    cache.accepted(question(at=101.0))
+
+    assert cache.holds(question(at=102.0))
+
+
+def test_refusals_of_users_it_does_not_know_take_no_room(cache: Cache) -> None:
+    empty = table(cache)
+
+    cache.refused(question(), Reason.NO_SUCH_USER)
 
     assert table(cache) == empty
 

@@ -78,7 +78,7 @@ def test_a_flag_is_a_setting(words: list[str], name: str, value: object) -> None
         (["-t", "-5"], "cache timeout must be positive"),
         (["--mux", "mux"], "--mux requires an absolute pathname"),
         (["--socket-mode", "rw"], "--socket-mode takes three octal digits such as 660, not 'rw'"),
-        (["--on-outage", "x"], "command line: Invalid enum value 'x' - at `$.on_outage`"),
+        (["--on-outage", "x"], "--on-outage takes tempfail or no, not 'x'"),
     ],
     ids=str,
 )

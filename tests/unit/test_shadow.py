@@ -235,8 +235,9 @@ def test_a_machine_that_has_all_it_needs_may_start() -> None:
     shadow.check_prerequisites()
 
 
-def test_a_machine_without_shadow_file_may_start() -> None:
-    shadow.check_prerequisites("/nonexistent/shadow")
+def test_a_machine_without_shadow_file_is_told_what_to_do() -> None:
+    with pytest.raises(StartupError, match=r"there is none here\nuse -a pam or -a getpwent"):
+        shadow.check_prerequisites("/nonexistent/shadow")
 
 
 @pytest.mark.usefixtures("as_root")

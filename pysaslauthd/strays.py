@@ -1,0 +1,87 @@
+"""Processes we inherit from children that have died, such as a command that a PAM module started.
+
+The supervisor takes them in (PR_SET_CHILD_SUBREAPER, prctl(2)), so that none is
+left behind: what a child that died by accident leaves is killed; what a living
+one let go of, say a script's background job, is left alone.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from pysaslauthd.privileges import adopt_orphans
+
+log = logging.getLogger(__name__)
+
+UID = re.compile(r"^Uid:\t(\d+)", re.MULTILINE)
+INIT = 1  # inherits everybody's
+
+
+class Strays:
+    """Knows our children that we did not fork. *front_uid*: of the front, where it has its own.
+
+    Nothing of that user may outlive its front: it could serve in its place.
+    """
+
+    def __init__(self, front_uid: int | None) -> None:
+        self._front_uid = front_uid
+        self._left_alone: set[int] = set()
+        self._is_init = os.getpid() == INIT
+        adopt_orphans()
+
+    def look(self, ours: set[int]) -> None:
+        """Note who has come while none of *ours* has died."""
+        if self._is_init:
+            return
+        strangers = children() - ours
+        for pid in [pid for pid in strangers if self._is_of_the_front(pid)]:
+            strangers.remove(pid)
+            _kill(pid)
+        self._left_alone = strangers
+
+    def kill(self, ours: set[int]) -> None:
+        """Kill who has come since the last look, and what they have started."""
+        if not self._is_init:
+            for pid in children() - ours - self._left_alone:
+                _kill(pid)
+
+    def _is_of_the_front(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            found = UID.search(Path(f"/proc/{pid}/status").read_text())
+            return found is not None and int(found[1]) == self._front_uid
+        return False
+
+
+def children() -> set[int]:
+    """Return the ids of our children."""
+    return set(_children(os.getpid()))
+
+
+def kill_tree(pid: int) -> None:
+    """Kill *pid* and whatever it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # so that it starts nothing more
+    for found in [pid, *_descendants(pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    log.warning("process %d is left over from one that died: killing it", pid)
+    kill_tree(pid)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for child in _children(pid):
+        yield child
+        yield from _descendants(child)
+
+
+def _children(pid: int) -> Iterator[int]:
+    for children_file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            yield from map(int, children_file.read_text().split())
