@@ -18,6 +18,7 @@ from pysaslauthd.privileges import adopt_orphans
 log = logging.getLogger(__name__)
 
 UID = re.compile(r"^Uid:\t(\d+)", re.MULTILINE)
+ZOMBIE = "\nState:\tZ"
 INIT = 1  # inherits everybody's
 
 
@@ -50,10 +51,8 @@ class Strays:
                 _kill(pid)
 
     def _is_of_the_front(self, pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            found = UID.search(Path(f"/proc/{pid}/status").read_text())
-            return found is not None and int(found[1]) == self._front_uid
-        return False
+        found = UID.search(_status(pid))
+        return found is not None and int(found[1]) == self._front_uid
 
 
 def children() -> set[int]:
@@ -70,7 +69,15 @@ def kill_tree(pid: int) -> None:
             os.kill(found, signal.SIGKILL)
 
 
+def _status(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/status").read_text()
+    return ""
+
+
 def _kill(pid: int) -> None:
+    if ZOMBIE in _status(pid):
+        return  # it is dead, and only waits to be collected
     log.warning("process %d is left over from one that died: killing it", pid)
     kill_tree(pid)
 
