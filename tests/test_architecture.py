@@ -34,6 +34,7 @@ COMPOSITION_ROOT = {
     "plugins",
     "privileges",
     "rundir",
+    "strays",
     "supervisor",
     "systemd",
     "worker",

@@ -1,5 +1,6 @@
 """The life of a worker: one question after the other, until it has served its time."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -38,11 +39,11 @@ class Size(NamedTuple):
     descriptors: int
 
     def is_outgrown(self, growth: int) -> bool:
-        """Say whether this process has grown by more than *growth* bytes since, or leaks."""
-        try:
-            now = own_size()
-        except OSError:  # there is no descriptor left to look with
-            return True
+        """Say whether this process has grown by more than *growth* bytes since, or leaks.
+
+        OSError where it cannot look any more.
+        """
+        now = own_size()
         return (
             now.memory - self.memory > growth > 0
             or now.descriptors - self.descriptors > MOST_LEAKED
@@ -58,7 +59,8 @@ def serve(end: socket.socket, answer: Answer, term: Term) -> None:
     worker = os.getpid()
     served = 0
     first_size = None
-    end.send(HELLO)
+    with contextlib.suppress(ConnectionError):  # if it is closed, that shows below
+        end.send(HELLO)
     while True:
         try:
             question, descriptors, _, _ = socket.recv_fds(end, TAG_BYTES + LARGEST_QUESTION, 1)
@@ -76,12 +78,13 @@ def serve(end: socket.socket, answer: Answer, term: Term) -> None:
         served += 1
         leaves = served == term.requests
         if served % REQUESTS_BETWEEN_LOOKS == 0:
-            first_size = first_size or own_size()
-            leaves = leaves or first_size.is_outgrown(term.growth)
-        try:
+            try:
+                first_size = first_size or own_size()
+                leaves = leaves or first_size.is_outgrown(term.growth)
+            except OSError:  # there is no descriptor left to look with
+                leaves = True
+        with contextlib.suppress(ConnectionError):
             end.send(tag + (LEAVES if leaves else STAYS) + reply)
-        except BrokenPipeError:
-            return
         if leaves:
             return
 

@@ -22,6 +22,7 @@ SHRINK_EVERY = 30.0  # seconds, for workers that nobody needed
 START_PATIENCE = 10.0  # seconds until a worker is ready
 FORLORN_PATIENCE = 1.0  # seconds for an answer that nobody waits for, while others wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between starts that come to nothing
+LONG_WAIT = 1.0  # seconds in the queue that are worth a word
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 LEAVING = "the daemon is leaving"
 
@@ -124,13 +125,14 @@ class Pool:
         self._hand_out()
         if self._queue:
             self._start_missing()
-            self._after(GROW_AFTER, self._grow)
         return question.answer
 
     def _hand_out(self) -> None:
         """Give waiting questions to idle workers."""
         while self._idle and (question := self._queue.take()) is not None:
             self._give(self._idle.pop(), question)
+        if self._queue:
+            self._after(GROW_AFTER, self._grow)
         if self._is_retired:
             for worker in self._idle[:]:
                 self._dismiss(worker)
@@ -176,6 +178,7 @@ class Pool:
             log.error("worker %d of %s speaks out of turn: killing it", worker.number, self._name)
             self._kill(worker, "its worker process spoke out of turn")
             self._start_missing()
+            self._hand_out()
 
     def _on_answer(self, worker: Worker, question: Question, answer: bytes) -> None:
         worker.at = None
@@ -207,6 +210,7 @@ class Pool:
 
     def _kill(self, worker: Worker, why: str) -> None:
         self._source.kill(worker.number)
+        self._failures += not worker.is_ready
         if worker.at is not None:
             self._queue.is_answered(worker.at)
             worker.at.fail(why)
@@ -255,8 +259,6 @@ class Pool:
         if oldest is None:
             return
         if self._loop.time() - oldest >= GROW_AFTER and not self._failures:
-            if len(self._workers) >= self._size.most:
-                self._complain()
             self._start_one()
         self._after(GROW_AFTER, self._grow)
 
@@ -267,10 +269,11 @@ class Pool:
         for worker in at_work:
             if now >= worker.patience_ends or self._is_forlorn(worker, now):
                 log.error("worker %d of %s does not answer: killing it", worker.number, self._name)
-                self._failures += not worker.is_ready
                 self._kill(worker, f"no answer in {now - worker.began:.1f} s")
+                self._start_missing()
+                self._hand_out()
         if at_work:
-            self._start_missing()
+            self._complain(now)
             self._after(LOOK_EVERY, self._look)
 
     def _is_forlorn(self, worker: Worker, now: float) -> bool:
@@ -282,7 +285,7 @@ class Pool:
             worker.at is not None
             and worker.at.is_abandoned
             and now - worker.began >= FORLORN_PATIENCE
-            and self._queue.oldest() is not None
+            and self._queue.is_in_the_way(worker.at)
         )
 
     def _shrink(self) -> None:
@@ -293,16 +296,20 @@ class Pool:
         self._fewest_idle = len(self._idle)
         self._after(SHRINK_EVERY, self._shrink)
 
-    def _complain(self) -> None:
-        now = self._loop.time()
-        if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
+    def _complain(self, now: float) -> None:
+        """Tell, now and then, of questions that wait for long because workers are busy."""
+        since = self._queue.waiting_since()
+        busy = sum(worker.at is not None for worker in self._workers.values())
+        is_due = now - self._complained >= SECONDS_BETWEEN_COMPLAINTS
+        if since is not None and now - since >= LONG_WAIT and busy and is_due:
             self._complained = now
             log.warning(
-                "all %d workers of %s are busy, and %d questions wait: what they ask is slow,"
-                " or -n is too low",
-                len(self._workers),
+                "%d workers of %s are busy, and %d questions wait, one for %.1f s:"
+                " what they ask is slow, or -n is too low",
+                busy,
                 self._name,
                 len(self._queue),
+                now - since,
             )
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:

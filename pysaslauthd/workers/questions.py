@@ -66,13 +66,12 @@ class Queue:
 
     def put(self, question: Question) -> None:
         """Let *question* wait; it fails at once where too many do already."""
-        if len(self) >= LONGEST_QUEUE:
+        if not self._has_room(question.kind):
             self._forget_abandoned()
-        of_a_kind = self._waiting.setdefault(question.kind, deque())
-        if len(self) >= LONGEST_QUEUE or len(of_a_kind) >= LONGEST_OF_A_KIND:
-            question.fail("too many questions are waiting already: see -n")
+        if self._has_room(question.kind):
+            self._waiting.setdefault(question.kind, deque()).append(question)
         else:
-            of_a_kind.append(question)
+            question.fail("too many questions are waiting already: see -n")
 
     def put_back(self, question: Question) -> None:
         """Let a question wait again that was taken and not heard: as the first of its kind."""
@@ -82,10 +81,11 @@ class Queue:
     def take(self) -> Question | None:
         """Return the question whose turn it is, which is in hand until `is_answered`."""
         for question in self._first_ones():
-            self._waiting[question.kind].popleft()
-            self._waiting.move_to_end(question.kind)
-            self._in_hand[question.kind] += 1
-            return question
+            if self._may_have_more(question.kind):
+                self._waiting[question.kind].popleft()
+                self._waiting.move_to_end(question.kind)
+                self._in_hand[question.kind] += 1
+                return question
         return None
 
     def is_answered(self, question: Question) -> None:
@@ -96,7 +96,19 @@ class Queue:
 
     def oldest(self) -> float | None:
         """Return since when the longest waiting has been here, of those whose turn may come."""
+        turns = (q.asked for q in self._first_ones() if self._may_have_more(q.kind))
+        return min(turns, default=None)
+
+    def waiting_since(self) -> float | None:
+        """Return since when the longest waiting of all has been here."""
         return min((question.asked for question in self._first_ones()), default=None)
+
+    def is_in_the_way(self, question: Question) -> bool:
+        """Say whether somebody waits who could have the worker that is at *question*."""
+        return any(
+            first.kind == question.kind or self._may_have_more(first.kind)
+            for first in self._first_ones()
+        )
 
     def fail(self, why: str) -> None:
         """Fail whatever waits."""
@@ -105,14 +117,21 @@ class Queue:
                 question.fail(why)
         self._waiting.clear()
 
+    def _has_room(self, kind: str) -> bool:
+        of_a_kind = len(self._waiting.get(kind, ()))
+        return len(self) < LONGEST_QUEUE and of_a_kind < LONGEST_OF_A_KIND
+
+    def _may_have_more(self, kind: str) -> bool:
+        return self._in_hand[kind] < self._share
+
     def _first_ones(self) -> Iterator[Question]:
-        """Yield the first question of each kind that may have one more in hand."""
+        """Yield the first question of each kind for which somebody still waits."""
         for kind, of_a_kind in list(self._waiting.items()):
             while of_a_kind and of_a_kind[0].is_abandoned:
                 of_a_kind.popleft()
             if not of_a_kind:
                 del self._waiting[kind]
-            elif self._in_hand[kind] < self._share:
+            else:
                 yield of_a_kind[0]
 
     def _forget_abandoned(self) -> None:
