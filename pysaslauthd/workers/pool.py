@@ -258,7 +258,9 @@ class Pool:
         oldest = self._queue.oldest()
         if oldest is None:
             return
-        if self._loop.time() - oldest >= GROW_AFTER and not self._failures:
+        waited = self._loop.time() - oldest
+        coming = self._starting + sum(not worker.is_ready for worker in self._workers.values())
+        if waited >= GROW_AFTER and coming < self._queue.turns() and not self._failures:
             self._start_one()
         self._after(GROW_AFTER, self._grow)
 

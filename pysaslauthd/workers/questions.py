@@ -99,6 +99,13 @@ class Queue:
         turns = (q.asked for q in self._first_ones() if self._may_have_more(q.kind))
         return min(turns, default=None)
 
+    def turns(self) -> int:
+        """Return for how many questions there would be work at once, were there workers."""
+        return sum(
+            min(len(self._waiting[first.kind]), self._share - self._in_hand[first.kind])
+            for first in self._first_ones()
+        )
+
     def waiting_since(self) -> float | None:
         """Return since when the longest waiting of all has been here."""
         return min((question.asked for question in self._first_ones()), default=None)

@@ -541,7 +541,8 @@ class TestStrayPackets:
         await eventually(lambda: source.killed == [1], "its end")
         gate.open()
 
-        assert word(source.pids[1]) in await answers(asked)
+        # The first may have been at one of the two, which is lost then.
+        assert word(source.pids[1]) in await asyncio.gather(*asked, return_exceptions=True)
         assert source.killed == [1]
 
     @pytest.mark.usefixtures("seen_logs")
@@ -759,6 +760,22 @@ class TestComplaints:
         await eventually(lambda: len(caplog.messages) == 2, "two complaints")
         gate.open()
         await answers(asked)
+
+    async def test_one_question_starts_one_worker_however_long_that_takes(
+        self, pool_of: Making, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "GROW_AFTER", 0.001)
+        source = serving_after(stop_before_it_is_ready)
+        pool = pool_of(source, Size(0, 4, 4))
+        asked = put(pool, b"hello")
+
+        await eventually(lambda: bool(source.pids), "a worker")
+        await pass_time(pool_of)
+        started = len(source.asked_at)
+        os.kill(source.pids[0], signal.SIGCONT)
+
+        assert await answers([asked]) == [b"hello"]
+        assert started == 1
 
     async def test_workers_that_are_not_ready_yet_are_not_busy(
         self, pool_of: Making, caplog: pytest.LogCaptureFixture

@@ -343,3 +343,31 @@ class TestFailing:
 
         assert why(other)
         assert not taken.answer.done()
+
+
+class TestHowMuchWorkThereIs:
+    @pytest.mark.parametrize(
+        ("kinds", "turns"),
+        [
+            ([], 0),
+            (["imap"], 1),
+            (["imap"] * 5, SHARE),
+            (["imap"] * 5 + ["smtp"], SHARE + 1),
+        ],
+        ids=["none", "one", "no more than a kind's share", "for each kind"],
+    )
+    async def test_there_is_a_turn_for(self, kinds: list[str], turns: int) -> None:
+        assert queue_of(*questions(*kinds)).turns() == turns
+
+    async def test_what_is_in_hand_has_had_its_turn(self) -> None:
+        queue = queue_of(*questions("imap", "imap", "imap"))
+        queue.take()
+
+        assert queue.turns() == SHARE - 1
+
+    async def test_the_longest_waiting_counts_though_its_kind_has_its_share(self) -> None:
+        queue = queue_of(*questions("imap", "imap"), share=1)
+        queue.take()
+
+        assert queue.oldest() is None
+        assert queue.waiting_since() is not None
