@@ -78,7 +78,7 @@ class Crew:
             return None
         try:
             fronts, workers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            pid = os.fork()
+            pid = fork_with(fronts, workers)
         except OSError as error:
             self._complain("cannot start a worker: %s", error.strerror)
             return None
@@ -146,3 +146,13 @@ class Crew:
         if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
             self._complained = now
             log.error(text, *values)
+
+
+def fork_with(*ends: socket.socket) -> int:
+    """Fork; where that fails, close the *ends* of the channel that was for the child."""
+    try:
+        return os.fork()
+    except OSError:
+        for end in ends:
+            end.close()
+        raise

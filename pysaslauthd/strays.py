@@ -35,14 +35,15 @@ class Strays:
         adopt_orphans()
 
     def look(self, ours: set[int]) -> None:
-        """Note who has come while none of *ours* has died."""
+        """Note who has come, unless a child has died: it may be that one who has left them."""
         if self._is_init:
             return
         strangers = children() - ours
         for pid in [pid for pid in strangers if self._is_of_the_front(pid)]:
             strangers.remove(pid)
             _kill(pid)
-        self._left_alone = strangers
+        if not _has_one_died():  # asked last: who dies from now on has left none of these
+            self._left_alone = strangers
 
     def kill(self, ours: set[int]) -> None:
         """Kill who has come since the last look, and what they have started."""
@@ -58,6 +59,13 @@ class Strays:
 def children() -> set[int]:
     """Return the ids of our children."""
     return set(_children(os.getpid()))
+
+
+def _has_one_died() -> bool:
+    """Say whether there is a child to be reaped, and leave it so."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return False
 
 
 def kill_tree(pid: int) -> None:

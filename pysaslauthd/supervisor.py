@@ -17,7 +17,7 @@ from functools import partial
 
 from pysaslauthd import channel
 from pysaslauthd.config.settings import Settings
-from pysaslauthd.crew import Crew
+from pysaslauthd.crew import Crew, fork_with
 from pysaslauthd.errors import StartupError
 from pysaslauthd.strays import Strays
 from pysaslauthd.systemd import Notifier
@@ -120,6 +120,7 @@ class Supervisor:
         while self._front is not None or self._restart_at is not None:
             self._step(wakeup)
         self._crew.end()
+        self._strays.look(self._ours())  # the last front may have left some
         signal.set_wakeup_fd(-1)
 
     def _step(self, wakeup: int) -> None:
@@ -170,7 +171,7 @@ class Supervisor:
         self._settling, self._reload_again = True, False
         try:
             ours, theirs = channel.pair()
-            pid = os.fork()
+            pid = fork_with(ours, theirs)
         except OSError as error:
             self._start_later(error)
             return

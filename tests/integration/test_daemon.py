@@ -124,11 +124,11 @@ class TestDetached:
         assert names_in(place.run) == {"mux", "saslauthd.pid"}
         assert mode_of(place.run / "saslauthd.pid") == 0o600
 
-    def test_it_holds_no_terminal_and_no_group(self, place: Instance, detached: int) -> None:
+    def test_it_holds_no_terminal_and_no_session(self, place: Instance, detached: int) -> None:
         for pid in (detached, *children_of(detached)):
             held = {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)}  # noqa: PTH115
             assert held == {os.devnull}
-            assert os.getsid(pid) == detached
+            assert os.getsid(pid) == pid
 
     def test_it_leaves_no_file(self, place: Instance, detached: int) -> None:
         end(detached)
@@ -189,7 +189,7 @@ class TestSurvival:
 
     def test_a_front_that_keeps_dying_is_replaced_ever_again(self, place: Instance) -> None:
         with place.running() as server:
-            for _ in range(3):
+            for _ in range(2):
                 assert place.ask() == b"OK"
                 (front,) = children_of(server.pid)
                 end(front, signal.SIGKILL)
@@ -385,6 +385,40 @@ class TestReloading:
 
             assert f"{config}: Object contains unknown field `typo`" in server.output()
             assert place.ask() == b"OK"
+
+
+TOO_LONG = "the settings are too long: at most 65536 bytes in all"
+
+
+def long_configuration() -> str:
+    """Return settings that do not fit into a packet."""
+    services = ", ".join(f"service-{number} = 1.5" for number in range(4000))
+    return f"service_deadlines = {{ {services} }}\n"
+
+
+class TestTooManySettings:
+    def test_they_are_refused_at_the_start(self, place: Instance) -> None:
+        config = place.directory / "c.toml"
+        config.write_text(long_configuration())
+
+        done = run([*place.argv("-f"), "--config", str(config)])
+
+        assert done.returncode == 1
+        assert TOO_LONG in done.stderr
+
+    def test_they_change_nothing_and_the_next_ones_count(self, place: Instance) -> None:
+        config = place.directory / "c.toml"
+        config.write_text("")
+        with place.running("--config", str(config)) as server:
+            config.write_text(long_configuration())
+            os.kill(server.pid, signal.SIGHUP)
+            server.wait_until(lambda: f"not reloaded: {TOO_LONG}" in server.output())
+            meanwhile = place.ask()
+            config.write_text("password_bytes = 1\n")
+            os.kill(server.pid, signal.SIGHUP)
+            server.wait_until(lambda: ":reloaded" in server.output())
+
+            assert (meanwhile, place.ask()) == (b"OK", b"NO ")
 
 
 class TestSockets:

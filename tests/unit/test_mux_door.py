@@ -549,6 +549,58 @@ async def test_answers_under_way_can_be_awaited(open_house: OpenHouse) -> None:
     assert waited
 
 
+class TestTooManyPending:
+    """Two answers are under way, and there may be no more."""
+
+    @pytest.fixture
+    async def released(self) -> AsyncIterator[asyncio.Future[AuthResult]]:
+        future: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+        yield future
+        future.cancel()
+
+    @pytest.fixture
+    async def house(self, open_house: OpenHouse, released: asyncio.Future[AuthResult]) -> House:
+        house = open_house(lambda _: released, most=2)
+        for _ in range(2):
+            house.client().say(REQUEST)
+        await turns()
+        return house
+
+    async def test_one_more_request_is_an_outage_at_once(self, house: House) -> None:
+        assert await house.answers() == OUTAGE_REPLY
+
+    async def test_nobody_is_asked_about_it(self, house: House) -> None:
+        await house.answers()
+
+        assert len(house.asked) == 2
+
+    async def test_those_under_way_are_answered(
+        self, house: House, released: asyncio.Future[AuthResult]
+    ) -> None:
+        await house.answers()
+
+        released.set_result(YES)
+
+        assert [await client.hears_all() for client in house.clients[:2]] == [OK, OK]
+
+    async def test_when_they_are_answered_others_are_served_again(
+        self, house: House, released: asyncio.Future[AuthResult]
+    ) -> None:
+        await house.answers()
+        released.set_result(YES)
+        await house.door.answered()
+
+        assert await house.answers() == OK
+
+    async def test_a_flood_of_such_requests_is_one_log_line(
+        self, house: House, caplog: pytest.LogCaptureFixture, seen_logs: None
+    ) -> None:
+        for _ in range(20):
+            await house.answers()
+
+        assert caplog.messages == ["too many requests wait for an answer: no more are asked about"]
+
+
 async def test_stopping_ends_under_a_flood(open_house: OpenHouse) -> None:
     house = open_house()
 

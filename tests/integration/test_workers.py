@@ -1,0 +1,451 @@
+"""The daemon with workers: hangs, crashes, recycling, reloads, delays, an end; root only."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from pysaslauthd.crew import GENERATIONS_KEPT
+from pysaslauthd.plugins import WARM_WORKERS
+from pysaslauthd.stores import accounts
+from tests.helpers.accounts import account, needs_account_tools, require_root, set_stored
+from tests.helpers.instance import children_of, is_alive
+from tests.helpers.pam import (
+    PERMIT,
+    UNIX,
+    Service,
+    Stack,
+    pam_service,
+    stack_that_kills_its_parent,
+    stack_that_runs,
+    stack_that_sleeps,
+)
+from tests.helpers.processes import short_directory, wait_for
+from tests.helpers.worker_daemon import (
+    ADDRESSES,
+    OUTAGE,
+    PAM,
+    PASSWORD,
+    SHADOW,
+    WorkerDaemon,
+    wait_for_end,
+    worker_daemon,
+)
+
+Serving = Callable[[Stack | str], Service]
+
+DEADLINE = 1.0  # seconds, of the daemon
+SYSLOG_PATIENCE = 10.0  # seconds
+MANY_RELOADS = GENERATIONS_KEPT + 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_root(lacking: Callable[[str], NoReturn]) -> None:
+    require_root(lacking)
+
+
+@pytest.fixture(scope="module")
+def serving(_as_root: None) -> Iterator[Serving]:
+    """Return what makes a PAM service of some rules."""
+    with ExitStack() as made:
+        yield lambda rules: made.enter_context(pam_service(rules))
+
+
+@pytest.fixture(scope="module")
+def permit(serving: Serving) -> str:
+    return serving(PERMIT).name
+
+
+@pytest.fixture(scope="module")
+def patient(serving: Serving) -> str:
+    """A service whose rules take longer than the deadline of the others."""
+    return serving(stack_that_sleeps(DEADLINE + 0.2)).name
+
+
+@pytest.fixture(scope="module")
+def daemon(permit: str, patient: str) -> Iterator[WorkerDaemon]:
+    settings = f"""
+deadline = {DEADLINE}
+service_deadlines = {{ "{permit}" = 20.0, "{patient}" = 20.0 }}
+"""
+    with worker_daemon("pam", settings) as made:
+        yield made
+
+
+@pytest.fixture
+def sleepers(tmp_path: Path) -> Path:
+    """Where a stack that hangs writes the id of the process it has started."""
+    return tmp_path / "sleepers"
+
+
+@pytest.fixture
+def hanging(sleepers: Path) -> Iterator[str]:
+    rules = stack_that_runs(f"echo $$ >> {sleepers}; exec sleep 60")
+    with pam_service(rules) as made:
+        yield made.name
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A pipe that holds who reads from it until it is opened."""
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def held(gate: Path) -> Iterator[str]:
+    with pam_service(stack_that_runs(f": < {gate}")) as made:
+        yield made.name
+
+
+def open_gate(gate: Path) -> None:
+    os.close(os.open(gate, os.O_WRONLY))
+
+
+def started_by(stack: Path) -> list[int]:
+    """Return the processes that a stack that hangs has started, when there is one."""
+    wait_for(lambda: stack.exists() and bool(stack.read_text()), "a stack that hangs")
+    return [int(line) for line in stack.read_text().split()]
+
+
+class TestHangs:
+    def test_a_stack_that_hangs_is_an_outage_at_the_deadline(
+        self, daemon: WorkerDaemon, hanging: str
+    ) -> None:
+        started = time.monotonic()
+
+        reply = daemon.ask(hanging)
+
+        assert reply == OUTAGE
+        assert DEADLINE <= time.monotonic() - started < DEADLINE + 3
+        assert f"[service={hanging}] [realm=] [mech=pam] [reason=no answer within 1 s]" in "".join(
+            daemon.lines()
+        )
+
+    def test_its_worker_and_what_that_has_started_are_gone(
+        self, daemon: WorkerDaemon, hanging: str, sleepers: Path
+    ) -> None:
+        hung = daemon.asking(hanging)
+        (sleeper,) = started_by(sleepers)
+        worker = parent_of(sleeper)
+        hung.result()
+
+        wait_for_end(sleeper, worker)
+
+    def test_others_are_answered_meanwhile(
+        self, daemon: WorkerDaemon, hanging: str, sleepers: Path, permit: str
+    ) -> None:
+        hung = [daemon.asking(hanging) for _ in range(4)]
+        wait_for(lambda: len(started_by(sleepers)) == 4, "4 workers that hang")
+
+        replies = [daemon.ask(permit) for _ in range(20)]
+        meanwhile = not any(one.done() for one in hung)
+
+        assert replies == [b"OK"] * 20
+        assert meanwhile
+        assert [one.result() for one in hung] == [OUTAGE] * 4
+
+    def test_a_service_may_have_a_deadline_of_its_own(
+        self, daemon: WorkerDaemon, patient: str, serving: Serving
+    ) -> None:
+        same_rules = serving(stack_that_sleeps(DEADLINE + 0.2)).name
+
+        patiently, else_ = daemon.asking(patient), daemon.asking(same_rules)
+
+        assert patiently.result() == b"OK"
+        assert else_.result() == OUTAGE
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+class TestCrashes:
+    def test_a_stack_that_kills_its_worker_costs_its_own_request_only(
+        self, daemon: WorkerDaemon, serving: Serving, permit: str
+    ) -> None:
+        killing = serving(stack_that_kills_its_parent()).name
+        others = [daemon.asking(permit) for _ in range(20)]
+
+        reply = daemon.ask(killing)
+
+        assert reply == OUTAGE
+        assert daemon.ask(permit) == b"OK"
+        assert [other.result() for other in others] == [b"OK"] * 20
+
+    def test_a_worker_that_is_killed_idle_costs_nobody_anything(
+        self, daemon: WorkerDaemon, permit: str
+    ) -> None:
+        daemon.ask(permit)
+        before = daemon.processes(PAM)
+
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_for_end(*before)
+
+        assert [daemon.ask(permit) for _ in range(5)] == [b"OK"] * 5
+
+
+class TestRecycling:
+    def test_no_answer_is_lost_when_workers_leave_under_load(self, permit: str) -> None:
+        with worker_daemon("pam", "worker_requests = 5\n") as daemon:
+            asked = [daemon.asking(permit) for _ in range(200)]
+            replies = [one.result() for one in asked]
+
+            started = sum(line.startswith("forked child") for line in daemon.lines())
+        assert replies == [b"OK"] * 200
+        assert started >= 200 / 5
+
+
+class TestReloading:
+    def test_nothing_is_lost_and_the_old_workers_leave(self, permit: str) -> None:
+        with worker_daemon("pam", "") as daemon:
+            daemon.ask(permit)
+            before = daemon.processes(PAM)
+            asked = []
+            for _ in range(3):
+                asked += [daemon.asking(permit) for _ in range(100)]
+                daemon.reload()
+
+            assert {one.result() for one in asked} == {b"OK"}
+            wait_for_end(*before)
+            assert daemon.ask(permit) == b"OK"
+
+    def test_a_slow_question_holds_no_reload_and_no_other_question(
+        self, permit: str, gate: Path, held: str
+    ) -> None:
+        with worker_daemon("pam") as daemon:
+            slow = daemon.asking(held)
+            wait_for_busy_worker(daemon)
+            replies = []
+            for _ in range(MANY_RELOADS):
+                daemon.reload()
+                replies.append(daemon.ask(permit))
+            pending = not slow.done()
+            open_gate(gate)
+
+            assert pending
+            assert replies == [b"OK"] * MANY_RELOADS
+            assert slow.result() == b"OK"
+
+    def test_beside_a_slow_question_there_are_no_more_workers_than_are_warm(
+        self, gate: Path, held: str
+    ) -> None:
+        with worker_daemon("pam") as daemon:
+            slow = daemon.asking(held)
+            wait_for_busy_worker(daemon)
+            (busy,) = filter(has_children, daemon.processes(PAM))
+            for _ in range(MANY_RELOADS):
+                daemon.reload()
+
+            wait_for(lambda: len(daemon.processes(PAM)) == 1 + WARM_WORKERS, "as few as that")
+            assert busy in daemon.processes(PAM)
+            open_gate(gate)
+            assert slow.result() == b"OK"
+
+    def test_a_storm_of_reloads_leaves_no_more_workers_than_are_warm(self, permit: str) -> None:
+        with worker_daemon("pam") as daemon:
+            for _ in range(200):
+                os.kill(daemon.server.pid, signal.SIGHUP)
+            daemon.reload()
+
+            assert daemon.ask(permit) == b"OK"
+            wait_for(lambda: len(daemon.processes(PAM)) <= WARM_WORKERS, "no more than are warm")
+
+    def test_addresses_are_found_after_many_though_who_finds_them_was_killed(self) -> None:
+        with client_of_this_process() as address, worker_daemon("shadow") as daemon:
+            daemon.ask("imap", "nobody-before")
+            for _ in range(MANY_RELOADS):
+                daemon.reload()
+            finder = daemon.one(ADDRESSES)
+            os.kill(finder, signal.SIGKILL)
+            wait_for_end(finder)
+
+            daemon.ask("imap", "nobody-after")
+
+            refusal = f"[user=nobody-after] [service=imap] [realm=] [remote={address}]"
+            wait_for(lambda: refusal in "".join(daemon.lines()), refusal)
+
+    def test_one_that_is_busy_leaves_when_it_has_answered(
+        self, daemon: WorkerDaemon, gate: Path, held: str
+    ) -> None:
+        asked = daemon.asking(held)
+        wait_for_busy_worker(daemon)
+        before = daemon.processes(PAM)
+
+        daemon.reload()
+        open_gate(gate)
+
+        assert asked.result() == b"OK"
+        wait_for_end(*before)
+
+
+@contextmanager
+def client_of_this_process() -> Iterator[str]:
+    """Accept one TCP connection while the block runs; return its client's `address;port`."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0],
+    ):
+        yield "{};{}".format(*client.getsockname())
+
+
+def wait_for_busy_worker(daemon: WorkerDaemon) -> None:
+    """Return when a worker has started what a stack runs."""
+    wait_for(lambda: any(map(has_children, daemon.processes(PAM))), "a busy worker")
+
+
+def has_children(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return bool(children_of(pid))
+    return False
+
+
+class TestLeaving:
+    def test_a_worker_that_hangs_does_not_hold_the_daemon(
+        self, hanging: str, sleepers: Path
+    ) -> None:
+        with worker_daemon("pam", f"deadline = {DEADLINE}\n") as daemon:
+            hung = daemon.asking(hanging)
+            (sleeper,) = started_by(sleepers)
+            everybody = children_of(daemon.server.pid)
+            started = time.monotonic()
+
+            code = daemon.server.stop()
+
+            assert code == 0
+            assert not any(map(is_alive, everybody))
+            assert time.monotonic() - started < DEADLINE + 3
+            assert hung.result() == OUTAGE
+            wait_for_end(sleeper)
+
+    def test_who_has_asked_is_answered(self, permit: str) -> None:
+        rules = stack_that_sleeps(0.3)
+        with pam_service(rules) as slow, worker_daemon("pam", "") as daemon:
+            asked = daemon.asking(slow.name)
+            wait_for_busy_worker(daemon)
+
+            code = daemon.server.stop()
+
+            assert (asked.result(), code) == (b"OK", 0)
+
+    def test_more_than_there_are_workers_for_are_answered_by_new_ones(
+        self, serving: Serving
+    ) -> None:
+        slow = serving(stack_that_sleeps(0.3)).name
+        with worker_daemon("pam", "worker_requests = 1\n") as daemon:
+            asked = [daemon.asking(slow) for _ in range(20)]
+            wait_for_busy_worker(daemon)
+            began = time.monotonic()
+
+            code = daemon.server.stop()
+
+            assert time.monotonic() - began < 5
+            assert [one.result() for one in asked] == [b"OK"] * 20
+            assert code == 0
+
+
+# With a /dev of its own, whose log is its first argument, it runs the others.
+OWN_LOG = """
+mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
+ln -s "$0" /dev/log && exec "$@"
+"""
+
+
+class TestSyslog:
+    @pytest.fixture
+    def own_log(self, lacking: Callable[[str], NoReturn]) -> Iterator[socket.socket]:
+        """A syslog that only a daemon sees that runs within `OWN_LOG`."""
+        if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+            lacking("needs a mount namespace of its own")
+        with (
+            short_directory("sd-") as directory,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
+        ):
+            log.bind(str(directory / "log"))
+            (directory / "log").chmod(0o666)
+            log.settimeout(SYSLOG_PATIENCE)
+            yield log
+
+    def test_the_lines_of_pams_modules_bear_the_daemons_name_and_the_workers_number(
+        self, own_log: socket.socket, serving: Serving
+    ) -> None:
+        warning = serving("auth required pam_warn.so\n" + PERMIT.text).name
+        within = ["unshare", "--mount", "sh", "-c", OWN_LOG, own_log.getsockname()]
+        with worker_daemon("pam", within=within) as daemon:
+            asked = daemon.asking(warning)
+            said = next(line for line in lines_of(own_log) if "pam_warn(" in line)
+
+            assert asked.result() == b"OK"
+            assert re.search(rf" saslauthd\[(\d+)\]: pam_warn\({warning}:auth\): ", said)
+            assert f"saslauthd[{daemon.server.pid}]" not in said
+
+
+def lines_of(log: socket.socket) -> Iterator[str]:
+    """Yield the lines that a syslog gets, as they come."""
+    while True:
+        yield log.recv(4096).decode(errors="backslashreplace")
+
+
+def hash_of(password: str) -> str:
+    """Return a hash as this machine makes them."""
+    with account(password) as other:
+        found = accounts.find_shadow(other)
+        assert found is not None
+        return found.stored.reveal().decode()
+
+
+@needs_account_tools
+class TestWithAccounts:
+    def test_refusals_are_held_by_nobody_but_their_askers(self, serving: Serving) -> None:
+        unix = serving(UNIX).name
+        with account(PASSWORD) as joe, worker_daemon("pam", "", "-n", "2") as daemon:
+            daemon.ask(unix, joe, PASSWORD)
+            started = time.monotonic()
+            wrong = [daemon.asking(unix, joe, "wrong") for _ in range(8)]
+            right = daemon.ask(unix, joe, PASSWORD)
+            right_took = time.monotonic() - started
+            refusals = {one.result() for one in wrong}
+            took = time.monotonic() - started
+
+        assert (right, refusals) == (b"OK", {b"NO PAM auth error"})
+        assert right_took < 1.4
+        assert 1.4 < took < 3.9  # pam_unix wants 2 seconds, give or take a quarter
+
+    def test_the_second_answer_comes_from_the_cache(self) -> None:
+        with account(PASSWORD) as joe, worker_daemon("shadow", "", "-c") as daemon:
+            replies = [daemon.ask("imap", joe, PASSWORD) for _ in range(2)]
+            daemon.server.stop()
+
+            said = [line for line in daemon.lines() if f"user={joe}" in line]
+        assert replies == [b"OK"] * 2
+        assert said == [
+            f"auth success: [user={joe}] [service=imap] [realm=] [mech=shadow]",
+            f"auth success (cached): [user={joe}] [service=imap] [realm=]",
+        ]
+
+    def test_a_changed_password_that_is_used_ends_the_old_one_in_the_cache(self) -> None:
+        with account("old") as joe, worker_daemon("shadow", "", "-c") as daemon:
+            first = daemon.ask("imap", joe, "old")
+            set_stored(joe, hash_of("new"))
+            new = daemon.ask("imap", joe, "new")
+            old = daemon.ask("imap", joe, "old")
+
+        assert (first, new, old) == (b"OK", b"OK", b"NO Incorrect password")
+
+    def test_a_worker_that_is_killed_is_replaced(self) -> None:
+        with account(PASSWORD) as joe, worker_daemon("shadow", "") as daemon:
+            before = daemon.one(SHADOW)
+            os.kill(before, signal.SIGKILL)
+            wait_for_end(before)
+
+            assert daemon.ask("imap", joe, PASSWORD) == b"OK"
