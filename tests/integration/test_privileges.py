@@ -514,7 +514,9 @@ class TestStrays:
     def test_it_outlives_the_crash_of_another(self, job: Sleeper, permit: str) -> None:
         with worker_daemon("pam") as daemon:
             daemon.ask(job.service)
+            before = daemon.processes(PAM)
             daemon.reload()
+            wait_for_end(*before)
             crashed = daemon.one(PAM)
             os.kill(crashed, signal.SIGKILL)
             wait_for_end(crashed)
