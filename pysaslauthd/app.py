@@ -80,6 +80,7 @@ class Front:
         self._background: set[asyncio.Task[None]] = set()
         self._door: MuxDoor | None = None
         self._engine: Authenticator | None = None
+        self._engines: set[Authenticator] = set()  # with those that still finish something
 
     async def run(self, settings: Settings, generation: int) -> None:
         """Open the backend, serve, and leave when everybody is answered."""
@@ -94,6 +95,8 @@ class Front:
             await serving  # for its exception, where it has one
             gc.freeze()  # what lives as long as the process need not be looked at again
             await stopped
+        for engine in self._engines:
+            engine.end_delays()
         if self._door is not None:
             await self._door.stop(STOP_GRACE)
         if self._engine is not None:
@@ -119,6 +122,7 @@ class Front:
         logs.set_verbose(verbose=settings.verbose)
         rules = build_rules(settings, engine)
         before, self._engine = self._engine, engine
+        self._engines.add(engine)
         if self._door is None:
             self._door = MuxDoor(asyncio.get_running_loop(), rules)
             self._on_ready()
@@ -134,6 +138,7 @@ class Front:
     async def _retire(self, door: MuxDoor, engine: Authenticator) -> None:
         await door.answered()
         await engine.backend.close()
+        self._engines.discard(engine)
 
     async def _reload(self, text: bytes, generation: int) -> None:
         try:
@@ -159,7 +164,7 @@ class Front:
             self._link.on_answer(word)
 
     def _beat(self) -> None:
-        self._link.say(channel.ALIVE)
+        self._link.beat()
         asyncio.get_running_loop().call_later(channel.SECONDS_BETWEEN_HEARTBEATS, self._beat)
 
     def _in_background(self, work: Coroutine[object, object, None]) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 KINDS = (VERIFIER, ADDRESSES)
 GENERATIONS_KEPT = 8  # of settings: an engine that drains may still want a worker by its own
-LEAVING = 8  # workers that are on their way out do not count against the most
+LEAVING = 8  # workers of a generation that are on their way out do not count against the most
 END_PATIENCE = 1.0  # seconds for killed processes to be gone
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
@@ -31,6 +31,7 @@ class Member(NamedTuple):
     number: int
     pid: int
     kind: str
+    generation: int
     backend: str
 
 
@@ -72,8 +73,9 @@ class Crew:
 
         Verifiers are started by the settings of their generation, where that is still known.
         """
-        settings = self._generations.get(generation if kind == VERIFIER else self._newest)
-        if settings is None or kind not in KINDS or self._has_enough(kind):
+        generation = generation if kind == VERIFIER else self._newest
+        settings = self._generations.get(generation)
+        if settings is None or kind not in KINDS or self._has_enough(kind, generation, settings):
             self._complain("no worker of kind %s started: %d are running", kind, len(self._members))
             return None
         try:
@@ -88,14 +90,16 @@ class Crew:
         fronts.settimeout(0)
         self._last_number += 1
         backend = settings.mechanism.lower() if kind == VERIFIER else kind
-        self._members[self._last_number] = Member(self._last_number, pid, kind, backend)
+        self._members[self._last_number] = Member(self._last_number, pid, kind, generation, backend)
         log.debug("forked child: %d", pid)
         return self._last_number, fronts
 
-    def _has_enough(self, kind: str) -> bool:
-        of_kind = sum(member.kind == kind for member in self._members.values())
-        most = max(map(most_workers, self._generations.values()))
-        return of_kind >= 2 * most + LEAVING  # a reload has two sets of them for a while
+    def _has_enough(self, kind: str, generation: int, settings: Settings) -> bool:
+        """Say whether there are as many as any engine could want, of its own or in all."""
+        most = LEAVING + (most_workers(settings) if kind == VERIFIER else 1)
+        of_kind = [member for member in self._members.values() if member.kind == kind]
+        same = sum(member.generation == generation for member in of_kind)
+        return same >= most or len(of_kind) >= GENERATIONS_KEPT * most
 
     def _become_worker(self, settings: Settings, kind: str, end: socket.socket) -> None:
         """Be a worker in this child process, and never return."""

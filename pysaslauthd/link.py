@@ -38,19 +38,23 @@ class Link:
         self._wishes: dict[int, OnStarted] = {}
         self._last_wish = 0
 
-    def say(self, word: bytes) -> None:
-        """Send a word; a supervisor that does not listen has its own troubles."""
+    def beat(self) -> None:
+        """Give a sign of life; a supervisor that does not listen will hear the next."""
         with contextlib.suppress(OSError):
-            self._end.send(word)
+            self._end.send(channel.ALIVE)
 
-    def kill(self, number: int) -> None:
-        """Have worker *number* killed, and say so again while nobody hears it."""
+    def say(self, word: bytes) -> None:
+        """Send a word, again and again while the supervisor does not listen."""
         try:
-            self._end.send(channel.ask_kill(number))
+            self._end.send(word)
         except BlockingIOError:
-            asyncio.get_running_loop().call_later(SAY_AGAIN, self.kill, number)
+            asyncio.get_running_loop().call_later(SAY_AGAIN, self.say, word)
         except OSError:
             return  # there is no supervisor any more
+
+    def kill(self, number: int) -> None:
+        """Have worker *number* killed."""
+        self.say(channel.ask_kill(number))
 
     def start_worker(self, kind: str, generation: int, on_started: OnStarted) -> None:
         """Ask for a worker by the settings of *generation*; see `Source.start`."""

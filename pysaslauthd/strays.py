@@ -31,12 +31,15 @@ class Strays:
     def __init__(self, front_uid: int | None) -> None:
         self._front_uid = front_uid
         self._left_alone: set[int] = set()
-        self._is_init = os.getpid() == INIT
-        adopt_orphans()
+        # Who inherits others' children, or had some before us, such as a shell's jobs, cannot
+        # tell them from ours.
+        self._is_blind = os.getpid() == INIT or bool(children())
+        if not self._is_blind:
+            adopt_orphans()
 
     def look(self, ours: set[int]) -> None:
         """Note who has come, unless a child has died: it may be that one who has left them."""
-        if self._is_init:
+        if self._is_blind:
             return
         strangers = children() - ours
         for pid in [pid for pid in strangers if self._is_of_the_front(pid)]:
@@ -47,7 +50,7 @@ class Strays:
 
     def kill(self, ours: set[int]) -> None:
         """Kill who has come since the last look, and what they have started."""
-        if not self._is_init:
+        if not self._is_blind:
             for pid in children() - ours - self._left_alone:
                 _kill(pid)
 
@@ -70,11 +73,18 @@ def _has_one_died() -> bool:
 
 def kill_tree(pid: int) -> None:
     """Kill *pid* and whatever it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)  # so that it starts nothing more
+    _signal(pid, signal.SIGSTOP)  # so that it starts nothing more
     for found in [pid, *_descendants(pid)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found, signal.SIGKILL)
+        _signal(found, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:  # it has become another user's, and we are not root
+        log.warning("process %d may not be killed by user %d", pid, os.geteuid())
 
 
 def _status(pid: int) -> str:

@@ -187,6 +187,7 @@ class Supervisor:
         if not self._was_ready:
             raise StartupError(f"cannot start a front: {error.strerror}") from None
         log.error("cannot start a front: %s; trying again", error.strerror)
+        self._settling = False
         self._restart_at = time.monotonic() + LONGEST_PAUSE
 
     def _become_front(self, end: socket.socket) -> None:
@@ -289,6 +290,7 @@ class Supervisor:
             front.say(word)
         except OSError as error:
             self._settling = False
+            self._notify.ready()
             log.warning("front %d cannot be told: %s", front.pid, error.strerror)
 
     def _stop(self) -> None:
@@ -311,11 +313,12 @@ class Supervisor:
             if pid == 0:
                 return
             log.debug("child exited: %d", pid)
+            is_ours = pid in self._ours()
             if self._front is not None and pid == self._front.pid:
                 self._on_front_end(self._front, status)
             else:
                 self._crew.on_end(pid, describe_end(status) if status else None)
-            if status:
+            if status and is_ours:
                 self._strays.kill(self._ours())
 
     def _on_front_end(self, front: FrontProcess, status: int) -> None:

@@ -1,6 +1,7 @@
 """Asks the backend one question under one deadline, and records the verdict once."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable
@@ -62,6 +63,11 @@ class Authenticator:
         self._deadlines = deadlines
         self._cache = cache
         self._addresses = addresses
+        self._is_leaving = asyncio.Event()
+
+    def end_delays(self) -> None:
+        """Hold no reply any more: the daemon is leaving."""
+        self._is_leaving.set()
 
     def check(
         self, request: AuthRequest, connection: SocketType | None = None
@@ -125,7 +131,9 @@ class Authenticator:
         self._audit.record(request, result)
         if isinstance(result, Rejected) and result.delay:
             rest = request.received + REPLY_BY - time.monotonic()
-            await asyncio.sleep(max(0.0, min(result.delay, rest)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(result.delay, rest)):
+                    await self._is_leaving.wait()
         return result
 
     def _remember(self, question: AuthRequest, result: AuthResult) -> None:

@@ -20,6 +20,7 @@ GROW_AFTER = 0.01  # seconds in the queue before another worker is worth its sta
 LOOK_EVERY = 0.1  # seconds, for workers that have hung
 SHRINK_EVERY = 30.0  # seconds, for workers that nobody needed
 START_PATIENCE = 10.0  # seconds until a worker is ready
+LEAVE_GRACE = 5.0  # seconds until one that is told to go must be gone
 FORLORN_PATIENCE = 1.0  # seconds for an answer that nobody waits for, while others wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between starts that come to nothing
 LONG_WAIT = 1.0  # seconds in the queue that are worth a word
@@ -103,7 +104,7 @@ class Pool:
             timer.cancel()
         self._queue.fail(LEAVING)
         for worker in list(self._workers.values()):
-            if worker.at is not None:
+            if worker.at is not None or not worker.is_ready:
                 self._kill(worker, LEAVING)
             else:
                 self._dismiss(worker)
@@ -217,7 +218,8 @@ class Pool:
         self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
-        """Close our end, which is how a worker is told to go."""
+        """Close our end, which is how a worker is told to go; one that does not is killed."""
+        self._loop.call_later(LEAVE_GRACE, self._source.kill, worker.number)
         del self._workers[worker.number]
         if worker in self._idle:
             self._idle.remove(worker)

@@ -289,3 +289,15 @@ class TestADelay:
         refusal = NO._replace(delay=0.1)
 
         assert await settled(engine(Static(later(refusal)), 0.05).check(request)) == refusal
+
+    async def test_ends_when_the_daemon_leaves(self) -> None:
+        request = JOE._replace(received=time.monotonic())
+        refusal = NO._replace(delay=60.0)
+        subject = engine(Static(later(refusal)))
+        held = asyncio.ensure_future(settled(subject.check(request)))
+        await asyncio.sleep(0)
+
+        subject.end_delays()
+
+        async with asyncio.timeout(2.0):
+            assert await held == refusal

@@ -29,7 +29,7 @@ pytestmark = [
 FIRST = 0  # generation
 SETTINGS = Settings(mechanism="pam", processes=1, deadline=8.0)
 NEWER = Settings(mechanism="pam", processes=3, deadline=5.0)
-MOST = 2 * SETTINGS.processes + LEAVING
+MOST = SETTINGS.processes + LEAVING
 
 Run = Callable[[Settings, str, socket.socket], None]
 Making = Callable[[Run], Crew]
@@ -242,12 +242,24 @@ class TestGenerations:
         assert oldest is not None
         oldest[1].close()
 
-    def test_the_most_that_any_of_them_may_have_counts(self, crew: Crew) -> None:
-        ends = [start(crew)[1] for _ in range(2 * NEWER.processes + LEAVING)]
+    def test_one_that_has_all_it_may_takes_no_room_from_the_next(self, crew: Crew) -> None:
+        ends = [start(crew)[1] for _ in range(MOST)]
 
-        one_more = crew.start(VERIFIER, FIRST)
+        hired = crew.start(VERIFIER, 1)
 
-        assert one_more is None
+        assert hired is not None
+        for end in (*ends, hired[1]):
+            end.close()
+
+    def test_all_together_are_bounded(self, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pysaslauthd.crew.GENERATIONS_KEPT", 1)
+        ends = [start(crew)[1] for _ in range(MOST)]
+        first_one_more = crew.start(VERIFIER, 1)
+        ends += [first_one_more[1]] if first_one_more else []
+        while (hired := crew.start(VERIFIER, 1)) is not None:
+            ends.append(hired[1])
+
+        assert len(ends) <= NEWER.processes + LEAVING
         for end in ends:
             end.close()
 

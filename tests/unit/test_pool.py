@@ -971,6 +971,19 @@ class TestRetiring:
         assert source.killed == []
         assert len(source.asked_at) == 2
 
+    async def test_one_that_does_not_leave_is_killed(
+        self, pool_of: Making, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "LEAVE_GRACE", 0.01)
+        source = serving()
+        pool = pool_of(source)
+        await warm(pool, source)
+        os.kill(source.pids[0], signal.SIGSTOP)
+
+        pool.retire()
+
+        await eventually(lambda: source.killed == [1], "its end")
+
     async def test_what_was_asked_is_answered(self, pool_of: Making, gate: Gate) -> None:
         source = serving()
         pool = pool_of(source)

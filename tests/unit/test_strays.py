@@ -252,3 +252,30 @@ def test_who_has_gone_meanwhile_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_process_without_children_has_none() -> None:
     with child(lambda end: end.send(repr(children()).encode())) as (_, end):
         assert end.recv(100) == b"set()"
+
+
+def test_who_had_children_before_kills_none_of_theirs() -> None:
+    def work() -> int:
+        fork_sleeper()  # such as a job of the shell that became the daemon
+        subject = Strays(None)
+        middle, left = let_go(status=1)
+        os.waitpid(middle, 0)
+        subject.look(NOBODY_DIED)
+        subject.kill(NOBODY_DIED)
+        return left
+
+    assert lives_after(work)
+
+
+@pytest.mark.usefixtures("seen_logs")
+def test_what_may_not_be_killed_is_told_and_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_pid: int, _number: int) -> NoReturn:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+
+    kill_tree(os.getpid())
+
+    assert f"process {os.getpid()} may not be killed" in caplog.text
