@@ -119,7 +119,12 @@ def kill(pid: int) -> None:
 async def warm(pool: Pool, source: Children, count: int = 1) -> None:
     """Return when *count* workers have started, and have nothing to do."""
     await eventually(lambda: len(source.pids) >= count, f"{count} workers")
-    await answers([put(pool, PID) for _ in range(count)])
+    gate = Gate()
+    asked = [hold(pool, gate) for _ in range(count)]
+    await eventually(lambda: gate.arrived() == count, "all of them")
+    gate.open()
+    await answers(asked)
+    gate.close()
 
 
 class TestAsking:
