@@ -63,7 +63,9 @@ class WorkerDaemon:
     def processes(self, name: str) -> list[int]:
         """Return the ids of the running processes whose name ends so, after `saslauthd-`."""
         return [
-            pid for pid in children_of(self.server.pid) if command_of(pid) == f"saslauthd-{name}"
+            pid
+            for pid in children_of(self.server.pid)
+            if is_alive(pid) and command_of(pid) == f"saslauthd-{name}"
         ]
 
     def one(self, name: str) -> int:

@@ -514,6 +514,7 @@ class TestStrays:
     def test_it_outlives_the_crash_of_another(self, job: Sleeper, permit: str) -> None:
         with worker_daemon("pam") as daemon:
             daemon.ask(job.service)
+            wait_for(lambda: len(daemon.processes(PAM)) == 2, "both workers")
             before = daemon.processes(PAM)
             daemon.reload()
             wait_for_end(*before)
