@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -10,8 +11,12 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Look for daemons and their tools where a user's PATH does not."""
+    """Look for daemons and their tools where a user's PATH does not; let interrupts interrupt.
+
+    Shells start background jobs with SIGINT ignored, and programs under test inherit that.
+    """
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
