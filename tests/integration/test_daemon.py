@@ -7,12 +7,14 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from tests.helpers.accounts import require_root
 from tests.helpers.daemon import environment
 from tests.helpers.instance import (
     COMMAND,
@@ -124,7 +126,10 @@ class TestDetached:
         assert names_in(place.run) == {"mux", "saslauthd.pid"}
         assert mode_of(place.run / "saslauthd.pid") == 0o600
 
-    def test_it_holds_no_terminal_and_no_session(self, place: Instance, detached: int) -> None:
+    def test_it_holds_no_terminal_and_no_session(
+        self, place: Instance, detached: int, lacking: Callable[[str], NoReturn]
+    ) -> None:
+        require_root(lacking)  # the processes let nobody else look
         for pid in (detached, *children_of(detached)):
             held = {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)}  # noqa: PTH115
             assert held == {os.devnull}

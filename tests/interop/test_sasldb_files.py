@@ -352,6 +352,7 @@ def test_a_writer_that_dies_at_any_step_leaves_the_old_or_the_new_file(
     assert len(seen) > 8
 
 
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.interop("unshare", "mount")
 def test_a_file_that_is_mounted_by_itself_is_rewritten_in_place(directory: Path) -> None:
     path, outside = directory / "db", directory / "outside"
@@ -373,6 +374,7 @@ sasldb.edit({str(path)!r}, lambda records: records.update({{b"a\\0b\\0c": b"x" *
     assert sorted(directory.iterdir()) == [path, outside]
 
 
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.interop("unshare", "mount")
 def test_a_rewrite_in_place_that_does_not_fit_leaves_the_file_as_it_was(directory: Path) -> None:
     path = directory / "db"
