@@ -3,6 +3,7 @@
 Linux only: prctl(2), capset(2), credentials(7), capabilities(7).
 """
 
+import contextlib
 import ctypes
 import grp
 import os
@@ -74,8 +75,9 @@ def find_identity(user: str | None, groups: Iterable[str]) -> Identity | None:
             "the process that talks to clients does not run as root",
             f"name another user with --user, or make the default one: {MAKE_USER}",
         )
-    found = [group.gr_gid for group in grp.getgrall() if group.gr_name in set(groups)]
-    identity = Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(sorted(found)))
+    found = (_find_group(name) for name in groups)
+    gids = tuple(sorted(gid for gid in found if gid is not None))
+    identity = Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, gids)
     _refuse_shadow(identity)
     return identity
 
@@ -87,6 +89,12 @@ def _find_user(name: str) -> pwd.struct_passwd:
         raise StartupError(f"there is no user {name!r}: see --user") from None
 
 
+def _find_group(name: str) -> int | None:
+    with contextlib.suppress(KeyError):
+        return grp.getgrnam(name).gr_gid
+    return None
+
+
 def _default_user() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(USER)
@@ -95,11 +103,7 @@ def _default_user() -> pwd.struct_passwd:
 
 
 def _refuse_shadow(identity: Identity) -> None:
-    try:
-        shadow = grp.getgrnam(SHADOW_GROUP).gr_gid
-    except KeyError:
-        return
-    if shadow in {identity.gid, *identity.groups}:
+    if _find_group(SHADOW_GROUP) in {identity.gid, *identity.groups}:
         raise StartupError(
             f"user {identity.name} has the group {SHADOW_GROUP}, and could read every hash",
             f"give {identity.name} another primary group, or name another user with --user",

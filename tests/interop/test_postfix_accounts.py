@@ -119,25 +119,22 @@ class TestPam:
 
 
 class TestTheClientsAddress:
-    def test_is_what_modules_see(
-        self, postfix: Postfix, service: Service, user: str, tmp_path: Path
+    @pytest.mark.parametrize(("sense", "reply"), [("allow", 235), ("deny", 535)])
+    def test_is_what_modules_go_by(
+        self,
+        postfix: Postfix,
+        service: Service,
+        user: str,
+        tmp_path: Path,
+        sense: str,
+        reply: int,
     ) -> None:
-        allowed = tmp_path / "hosts"
-        allowed.write_text("127.0.0.1\n")
-        by_host = f"pam_listfile.so item=rhost sense=allow file={allowed} onerr=fail"
+        hosts = tmp_path / "hosts"
+        hosts.write_text("127.0.0.1\n")
+        by_host = f"pam_listfile.so item=rhost sense={sense} file={hosts} onerr=fail"
         service.write(f"auth required {by_host}\nauth required pam_unix.so nodelay\n{ACCOUNT}")
 
-        assert code(postfix, user) == 235
-
-    def test_that_rules_forbid_gets_535(
-        self, postfix: Postfix, service: Service, user: str, tmp_path: Path
-    ) -> None:
-        denied = tmp_path / "hosts"
-        denied.write_text("127.0.0.1\n")
-        by_host = f"pam_listfile.so item=rhost sense=deny file={denied} onerr=fail"
-        service.write(f"auth required {by_host}\nauth required pam_unix.so nodelay\n{ACCOUNT}")
-
-        assert code(postfix, user) == 535
+        assert code(postfix, user) == reply
 
     def test_is_in_the_line_about_a_refusal(
         self, shadowed: tuple[Daemon, Postfix], user: str

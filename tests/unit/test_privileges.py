@@ -258,8 +258,7 @@ class TestWhoTheFrontIs:
         ]
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         monkeypatch.setattr(pwd, "getpwnam", users.__getitem__)
-        monkeypatch.setattr(grp, "getgrall", lambda: groups)
-        monkeypatch.setattr(grp, "getgrnam", {group.gr_name: group for group in groups}.get)
+        monkeypatch.setattr(grp, "getgrnam", {g.gr_name: g for g in groups}.__getitem__)
         self.users, self.groups, self.monkeypatch = users, groups, monkeypatch
 
     def test_a_user_that_is_named_has_no_group_but_its_own(self) -> None:
