@@ -77,7 +77,7 @@ class Link:
         elif refused := channel.NO_WORKER.fullmatch(word.text):
             self._fulfil(int(refused[1]), 0, None)
         else:
-            log.error("the supervisor says what nobody understands")
+            log.error("the supervisor sent a word that is not known here: restart the daemon")
 
     def _fulfil(self, wish: int, number: int, end: socket.socket | None) -> None:
         on_started = self._wishes.pop(wish, None)

@@ -144,7 +144,9 @@ class TestTheLink:
     ) -> None:
         Link(ends[0]).on_answer(channel.Word(b"dance"))
 
-        assert caplog.messages == ["the supervisor says what nobody understands"]
+        assert caplog.messages == [
+            "the supervisor sent a word that is not known here: restart the daemon"
+        ]
 
     def test_a_word_that_nobody_hears_is_no_fault(self, ends: Ends) -> None:
         ends[1].close()
