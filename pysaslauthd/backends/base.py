@@ -5,9 +5,18 @@ a contract test (tests/contract), and its name in `plugins`.
 """
 
 from collections.abc import Awaitable
+from enum import Enum
 from typing import Protocol
 
 from pysaslauthd.model import AuthRequest, AuthResult
+
+
+class Naming(Enum):
+    """How a backend wants to be told whom it is asked about; it matters under `-r`."""
+
+    PAIR = "name and realm, whatever `-r` says; a realm always"
+    JOINED = "under `-r` user@realm, and no realm"
+    BOTH = "under `-r` user@realm, and the realm too"
 
 
 class PasswordVerifier(Protocol):
@@ -17,14 +26,13 @@ class PasswordVerifier(Protocol):
       `Unavailable`. An exception is a bug.
     - What is known without waiting is returned as a value, anything else as
       an awaitable; the engine bounds the wait.
-    - *keeps_realm*: users are pairs of name and realm, so `-r` must not join
-      them into one name.
+    - *naming*: which form of name and realm it knows users by.
     - *waits*: it asks elsewhere, so its good answers are worth caching.
     - *uses_address*: the client's address is part of the question.
     """
 
     name: str
-    keeps_realm: bool
+    naming: Naming
     waits: bool
     uses_address: bool
 

@@ -1,5 +1,6 @@
 """The front's side of a backend that blocks: it is asked in worker processes."""
 
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import AuthRequest, AuthResult, Deadlines, Unavailable
 from pysaslauthd.workers.frames import decode_answer, encode_question
@@ -13,7 +14,7 @@ class InWorkers:
     A worker that needs longer than *deadlines* allow is killed.
     """
 
-    keeps_realm = False
+    naming = Naming.JOINED
     waits = True
 
     def __init__(self, name: str, pool: Pool, deadlines: Deadlines, *, uses_address: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable
 
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.errors import StoreCorrupt, StoreError
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
 from pysaslauthd.stores import sasldb
@@ -28,7 +29,7 @@ class Sasldb:
     """
 
     name = NAME
-    keeps_realm = True
+    naming = Naming.PAIR
     waits = False
     uses_address = False
 

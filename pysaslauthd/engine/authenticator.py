@@ -78,7 +78,7 @@ class Authenticator:
         verdict is there. Neither raises: a fault in a backend is logged and
         becomes Unavailable.
         """
-        question = self._names.for_backend(request, keeps_realm=self.backend.keeps_realm)
+        question = self._names.for_backend(request, self.backend.naming)
         if self._cache is not None and self._cache.holds(question):
             self._audit.record_cached(request)
             return Accepted(question.user, self.backend.name)
@@ -102,7 +102,7 @@ class Authenticator:
 
     async def _ask_with_address(self, request: AuthRequest, connection: SocketType) -> AuthResult:
         located = await self._locate(request, connection)
-        question = self._names.for_backend(located, keeps_realm=self.backend.keeps_realm)
+        question = self._names.for_backend(located, self.backend.naming)
         result = self._ask(question)
         if not isinstance(result, VERDICTS):
             return await self._settle(located, question, result, None)

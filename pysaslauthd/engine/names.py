@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.model import AuthRequest
 
 
@@ -11,16 +12,16 @@ class Names(NamedTuple):
     combine: bool
     default_realm: str
 
-    def for_backend(self, request: AuthRequest, *, keeps_realm: bool) -> AuthRequest:
-        """Return *request* as a backend should see it.
+    def for_backend(self, request: AuthRequest, naming: Naming) -> AuthRequest:
+        """Return *request* as a backend of that *naming* should see it.
 
-        A backend that keeps pairs of name and realm gets the pair, completed;
-        the others get `user@realm` and no realm under `-r`.
+        A pair is completed by the default realm; others complete it themselves.
         """
-        if keeps_realm:
+        if naming is Naming.PAIR:
             return request if request.realm else request._replace(realm=self.default_realm)
         if self.combine and request.realm:
-            return request._replace(user=self.logged_user(request), realm="")
+            realm = request.realm if naming is Naming.BOTH else ""
+            return request._replace(user=self.logged_user(request), realm=realm)
         return request
 
     def logged_user(self, request: AuthRequest) -> str:

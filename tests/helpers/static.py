@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable
 
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult
 
 YES = Accepted("joe", "static")
@@ -11,7 +12,7 @@ class Static:
     """Answers with *answer*: a value, an awaitable, or an exception that is raised."""
 
     name = "static"
-    keeps_realm = False
+    naming = Naming.JOINED
     waits = False
     uses_address = False
 

@@ -1,3 +1,4 @@
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.engine.names import Names
 from pysaslauthd.model import AuthRequest, Origin, Secret
 
@@ -8,7 +9,7 @@ def request(user: str, realm: str) -> AuthRequest:
 
 def test_a_backend_without_realms_gets_the_joined_name_under_r() -> None:
     asked = Names(combine=True, default_realm="host").for_backend(
-        request("ann", "example.org"), keeps_realm=False
+        request("ann", "example.org"), Naming.JOINED
     )
 
     assert (asked.user, asked.realm) == ("ann@example.org", "")
@@ -16,23 +17,29 @@ def test_a_backend_without_realms_gets_the_joined_name_under_r() -> None:
 
 def test_a_backend_without_realms_gets_the_pair_otherwise() -> None:
     asked = Names(combine=False, default_realm="host").for_backend(
-        request("ann", "example.org"), keeps_realm=False
+        request("ann", "example.org"), Naming.JOINED
     )
 
     assert (asked.user, asked.realm) == ("ann", "example.org")
 
 
-def test_an_empty_realm_is_never_joined() -> None:
+def test_a_backend_that_wants_both_gets_the_realm_beside_the_joined_name() -> None:
     asked = Names(combine=True, default_realm="host").for_backend(
-        request("ann", ""), keeps_realm=False
+        request("ann", "example.org"), Naming.BOTH
     )
+
+    assert (asked.user, asked.realm) == ("ann@example.org", "example.org")
+
+
+def test_an_empty_realm_is_never_joined() -> None:
+    asked = Names(combine=True, default_realm="host").for_backend(request("ann", ""), Naming.JOINED)
 
     assert (asked.user, asked.realm) == ("ann", "")
 
 
 def test_a_backend_with_realms_keeps_the_pair_under_r() -> None:
     asked = Names(combine=True, default_realm="host").for_backend(
-        request("ann", "example.org"), keeps_realm=True
+        request("ann", "example.org"), Naming.PAIR
     )
 
     assert (asked.user, asked.realm) == ("ann", "example.org")
@@ -40,7 +47,7 @@ def test_a_backend_with_realms_keeps_the_pair_under_r() -> None:
 
 def test_an_empty_realm_becomes_the_default_where_realms_are_kept() -> None:
     asked = Names(combine=False, default_realm="mail.example.org").for_backend(
-        request("ann", ""), keeps_realm=True
+        request("ann", ""), Naming.PAIR
     )
 
     assert (asked.user, asked.realm) == ("ann", "mail.example.org")
@@ -48,7 +55,7 @@ def test_an_empty_realm_becomes_the_default_where_realms_are_kept() -> None:
 
 def test_a_name_with_an_at_sign_is_not_split() -> None:
     asked = Names(combine=False, default_realm="host").for_backend(
-        request("ann@example.org", ""), keeps_realm=True
+        request("ann@example.org", ""), Naming.PAIR
     )
 
     assert (asked.user, asked.realm) == ("ann@example.org", "host")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, Origin, Secret
@@ -55,7 +56,7 @@ async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
 
     assert backend.name == name
     assert backend.waits == (name in BLOCKING)
-    assert backend.keeps_realm == (name == "sasldb")
+    assert (backend.naming is Naming.PAIR) == (name == "sasldb")
     assert backend.uses_address == (name == "pam")
 
 
@@ -194,6 +195,7 @@ def test_to_make_one_imports_nothing_after_its_preload(name: str) -> None:
     script = f"""
 import asyncio, sys
 import pysaslauthd.app
+from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.plugins import find_mechanism
 settings = Settings(mechanism={name!r})
