@@ -7,6 +7,7 @@ same, which is what its death looks like. The supervisor takes the front for a
 stranger: what it does not know it does not do.
 """
 
+import base64
 import re
 import socket
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import msgspec
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
+from pysaslauthd.model import Secret
 
 LARGEST_PACKET = 65_536  # bytes; settings are far smaller
 
@@ -100,7 +102,7 @@ def encode_reload(settings: Settings, generation: int) -> bytes:
     StartupError where a value has no form in UTF-8 or 64 bits, or all are too much.
     """
     try:
-        word = b"reload %d " % generation + msgspec.json.encode(settings)
+        word = b"reload %d " % generation + msgspec.json.encode(settings, enc_hook=_encode_secret)
     except (UnicodeEncodeError, OverflowError) as error:
         raise StartupError(f"a setting has a value that cannot be used: {error}") from None
     if len(word) > LARGEST_PACKET:
@@ -110,4 +112,13 @@ def encode_reload(settings: Settings, generation: int) -> bytes:
 
 def decode_settings(text: bytes) -> Settings:
     """Return the settings that a reload carries."""
-    return msgspec.json.decode(text, type=Settings)
+    return msgspec.json.decode(text, type=Settings, dec_hook=_decode_secret)
+
+
+def _encode_secret(value: Secret) -> str:
+    """Return what stands for a secret, which may be any bytes; no other value has no JSON."""
+    return base64.b64encode(value.reveal()).decode()
+
+
+def _decode_secret(_kind: type, value: str) -> Secret:
+    return Secret(base64.b64decode(value))

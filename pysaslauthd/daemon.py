@@ -46,7 +46,9 @@ class Daemon:
 
     def _load_settings(self) -> Settings:
         settings = load_settings(self._config, self._flags)
-        find_mechanism(settings).check(settings)
+        mechanism = find_mechanism(settings)
+        settings = mechanism.configure(settings)
+        mechanism.check(settings)
         channel.encode_reload(settings, 0)  # what cannot be handed to a front is refused here
         return settings
 

@@ -9,7 +9,6 @@ from collections.abc import Container
 
 from pysaslauthd import logs, privileges
 from pysaslauthd.config.settings import Settings
-from pysaslauthd.model import AuthRequest, AuthResult
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.workers import child
 
@@ -48,15 +47,15 @@ def _verify(settings: Settings, end: socket.socket, supervisor: int) -> None:
     if mechanism.capabilities is not None:
         privileges.keep_capabilities(mechanism.capabilities)
     os.nice(NICE)
-    verifier = mechanism.work(settings)
+    asked = mechanism.work(settings)
 
-    def check(request: AuthRequest) -> AuthResult:
+    def answer(question: bytes, descriptors: list[int]) -> bytes:
         privileges.die_with(supervisor)  # again: a module may have changed its user, and lost it
-        return verifier.check(request)
+        return asked(question, descriptors)
 
     privileges.die_with(supervisor)
     term = child.Term(settings.worker_requests, settings.worker_growth * MEGABYTE)
-    child.serve(end, child.checking(check, settings.mechanism.lower()), term)
+    child.serve(end, answer, term)
 
 
 def _find_addresses(end: socket.socket, supervisor: int, doors: Container[str]) -> None:

@@ -12,6 +12,7 @@ from pysaslauthd.cli.saslauthd import USAGE
 from pysaslauthd.config.cyrus import LONG, SHORT
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.config.tables import Httpform, Kerberos5, Ldap, Rimap
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,10 +54,26 @@ def test_every_long_flag_of_the_daemon_is_documented(name: str) -> None:
     assert f"\n  --{name} " in USAGE
 
 
-def test_the_example_configuration_names_every_setting() -> None:
-    named = set(re.findall(r"^#?(\w+) = ", EXAMPLE.read_text(), re.MULTILINE))
+def everything_set() -> str:
+    """Return the example with every setting and table in force."""
+    return re.sub(r"^#(\w+ = |\[)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
 
-    assert named == {field.name for field in msgspec.structs.fields(Settings)}
+
+def names_of(kind: type[msgspec.Struct]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(kind)}
+
+
+def test_the_example_configuration_names_every_setting() -> None:
+    assert set(tomllib.loads(everything_set())) == names_of(Settings)
+
+
+@pytest.mark.parametrize("table", [Ldap, Rimap, Kerberos5, Httpform])
+def test_the_example_configuration_names_every_setting_of_a_backend(
+    table: type[msgspec.Struct],
+) -> None:
+    named = tomllib.loads(everything_set())[table.__name__.lower()]
+
+    assert set(named) == names_of(table)
 
 
 def test_the_example_configuration_shows_the_defaults() -> None:
@@ -65,7 +82,7 @@ def test_the_example_configuration_shows_the_defaults() -> None:
 
 def test_the_example_configuration_is_valid_with_everything_set(tmp_path: Path) -> None:
     everything = tmp_path / "all.toml"
-    everything.write_text(re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+    everything.write_text(everything_set())
 
     assert load_settings(str(everything), {}).socket_mode == 0o660
 

@@ -29,7 +29,9 @@ option information:
                  Ex. login: "foo" realm: "bar" will get passed as login: "foo@bar"
                  sasldb keeps the two apart.
   -O <option>    Optional argument to pass to the authentication
-                 mechanism; for sasldb the path of the database.
+                 mechanism; for sasldb the path of the database, for rimap
+                 the server, for ldap, kerberos5 and httpform a file
+                 (default: /etc/saslauthd.conf).
   -l             Disable accept() locking (there is none: accepted and ignored).
   -m <path>      Alternate path for the saslauthd working directory,
                  must be absolute.
@@ -41,6 +43,7 @@ option information:
   -V             Enable verbose logging
   -h             Display this message.
 
+  --allow-cleartext HOST Passwords may go unencrypted to this host; repeatable.
   --config FILE          Settings in TOML; the command line wins over it.
   --mux PATH             Another socket, such as one in Postfix's chroot; repeatable.
   --socket-mode MODE     Octal mode of the sockets (default: 777 where the directory

@@ -11,6 +11,7 @@ from pysaslauthd.errors import StartupError
 
 SHORT = "a:cdfhO:lm:n:rs:t:vV"
 LONG = {
+    "allow-cleartext": True,
     "config": True,
     "help": False,
     "local-domain": True,
@@ -49,7 +50,7 @@ class Flags:
     def __init__(self) -> None:
         self.config: str | None = None
         self.values: dict[str, object] = {}
-        self._mux: list[str] = []
+        self._lists: dict[str, list[str]] = {}
 
     def apply(self, flag: str, value: str) -> None:
         """Take one option; StartupError, in the C daemon's words, where *value* is refused."""
@@ -77,6 +78,8 @@ class Flags:
                 self.values["on_outage"] = _one_of(("tempfail", "no"), value)
             case "--socket-mode":
                 self.values["socket_mode"] = _octal(value)
+            case "--allow-cleartext":
+                self._add("allow_cleartext", value)
             case "--config":
                 self.config = str(Path(value).absolute())  # the daemon changes its directory
             case _:
@@ -88,8 +91,13 @@ class Flags:
         if flag == "-m":
             self.values["run_directory"] = value
         else:
-            self._mux.append(value)
-            self.values["mux"] = tuple(self._mux)
+            self._add("mux", value)
+
+    def _add(self, setting: str, value: str) -> None:
+        """Take an option that may be repeated."""
+        values = self._lists.setdefault(setting, [])
+        values.append(value)
+        self.values[setting] = tuple(values)
 
 
 def _at_least(least: int, text: str, problem: str) -> int:

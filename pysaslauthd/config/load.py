@@ -8,6 +8,7 @@ import msgspec
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
+from pysaslauthd.model import Secret
 
 
 def load_settings(file: str | None, flags: Mapping[str, object]) -> Settings:
@@ -19,9 +20,16 @@ def load_settings(file: str | None, flags: Mapping[str, object]) -> Settings:
     if "mechanism" not in values:
         raise StartupError(f"{file or 'command line'}: no mechanism: set it there, or with -a")
     try:
-        return msgspec.convert(values, Settings)
+        return msgspec.convert(values, Settings, dec_hook=_secret)
     except msgspec.ValidationError as error:
         raise StartupError(f"{file or 'command line'}: {error}") from None
+
+
+def _secret(_kind: type, value: object) -> Secret:
+    """Return the secret that *value* is; there is no other kind of value that TOML lacks."""
+    if not isinstance(value, str):
+        raise ValueError("Expected `str`")
+    return Secret(value.encode())
 
 
 def _read(file: str) -> dict[str, object]:

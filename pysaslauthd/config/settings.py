@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from pysaslauthd.config.tables import AbsolutePath, Httpform, Kerberos5, Ldap, Rimap, Seconds
 from pysaslauthd.model import Deadlines
 
 FieldBytes = Annotated[int, Meta(ge=1, le=0xFFFF)]  # a count on the wire has 16 bits
-AbsolutePath = Annotated[str, Meta(pattern="^/")]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=0, le=0x7FFFFFFF)]
 
 
@@ -20,7 +19,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     mechanism: str
     mechanism_option: str | None = None
-    """`-O`: for sasldb the path of the database."""
+    """`-O`: for sasldb the path of the database, for ldap, kerberos5 and httpform that of their
+    file in the C daemon's form, for rimap the server."""
 
     run_directory: AbsolutePath = "/var/run/saslauthd"
     mux: tuple[AbsolutePath, ...] = ()
@@ -56,6 +56,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     find_address: bool = True
     """Look for the client's address where the application does not send it."""
 
+    allow_cleartext: tuple[str, ...] = ()
+    """Hosts to which passwords may go unencrypted; to this machine itself they may."""
+
     on_outage: Literal["tempfail", "no"] = "tempfail"
     deadline: Seconds = 8.0
     """How long a backend may take; Postfix gives up after 10 seconds."""
@@ -67,6 +70,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     password_bytes: FieldBytes = 8192
     service_bytes: FieldBytes = 1024
     realm_bytes: FieldBytes = 1024
+
+    ldap: Ldap | None = None
+    rimap: Rimap | None = None
+    kerberos5: Kerberos5 | None = None
+    httpform: Httpform | None = None
+    """Tables of the file; unset, and always where `-O` is given: as the C daemon has it."""
 
     @property
     def deadlines(self) -> Deadlines:

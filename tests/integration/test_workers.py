@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from pysaslauthd.crew import GENERATIONS_KEPT
-from pysaslauthd.plugins import WARM_WORKERS
+from pysaslauthd.plugins.mechanism import WARM_WORKERS
 from pysaslauthd.stores import accounts
 from tests.helpers.accounts import account, needs_account_tools, require_root, set_stored
 from tests.helpers.instance import children_of, is_alive

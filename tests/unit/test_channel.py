@@ -9,11 +9,17 @@ import pytest
 
 from pysaslauthd import channel
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.config.tables import Ldap
 from pysaslauthd.errors import StartupError
+from pysaslauthd.model import Secret
 from tests.helpers.workers import count_descriptors
 
 SETTINGS = Settings(
-    mechanism="pam", mux=("/run/a\nb}", "/run/ë"), service_deadlines={"imap": 3.5}, cache=True
+    mechanism="pam",
+    mux=("/run/a\nb}", "/run/ë"),
+    service_deadlines={"imap": 3.5},
+    cache=True,
+    ldap=Ldap(servers=("ldaps://a/", "ldapi:///"), password=Secret(b"\xff\0secret")),
 )
 
 

@@ -54,6 +54,7 @@ def test_the_defaults_are_the_c_daemons() -> None:
         (["-t", "60"], "cache_seconds", 60.0),
         (["--user", "mail"], "user", "mail"),
         (["--mux", "/a", "--mux=/b"], "mux", ("/a", "/b")),
+        (["--allow-cleartext=a", "--allow-cleartext", "::1"], "allow_cleartext", ("a", "::1")),
         (["--socket-mode", "660"], "socket_mode", 0o660),
         (["--socket-mode", "0777"], "socket_mode", 0o777),
         (["--socket-group", "sasl"], "socket_group", "sasl"),

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from pysaslauthd.config.load import load_settings
+from pysaslauthd.config.tables import Ldap
 from pysaslauthd.errors import StartupError
+from pysaslauthd.model import Secret
 
 BAD_CONFIGS = sorted((Path(__file__).parent.parent / "bad_configs").glob("*.toml"))
 
@@ -43,3 +45,33 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StartupError, match="idle_afer"):
         load_settings(str(file), {})
+
+
+def test_a_table_fills_the_settings_of_its_backend(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('mechanism = "ldap"\n[ldap]\nservers = ["ldaps://a/"]\ntimeout = 2\n')
+
+    table = load_settings(str(file), {}).ldap
+
+    assert table == Ldap(servers=("ldaps://a/",), timeout=2.0)
+
+
+def test_a_password_in_a_table_is_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('mechanism = "ldap"\n[ldap]\npassword = "pässword"\n')
+
+    settings = load_settings(str(file), {})
+
+    assert settings.ldap is not None
+    assert settings.ldap.password == Secret("pässword".encode())
+    assert "pässword" not in repr(settings)
+
+
+def test_a_password_that_is_no_text_is_refused_without_being_shown(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('mechanism = "ldap"\n[ldap]\npassword = 1234567\n')
+
+    with pytest.raises(StartupError, match=r"\$\.ldap\.password") as refused:
+        load_settings(str(file), {})
+
+    assert "1234567" not in str(refused.value)

@@ -14,7 +14,8 @@ from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, Origin, Secret
-from pysaslauthd.plugins import MECHANISMS, MOST_WORKERS, find_mechanism, most_workers
+from pysaslauthd.plugins import MECHANISMS, find_mechanism, most_workers
+from pysaslauthd.plugins.mechanism import MOST_WORKERS
 from pysaslauthd.privileges import CAP_DAC_READ_SEARCH
 from pysaslauthd.workers.child import Answer
 from pysaslauthd.workers.frames import decode_question, encode_answer
@@ -58,15 +59,6 @@ async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
     assert backend.waits == (name in BLOCKING)
     assert (backend.naming is Naming.PAIR) == (name == "sasldb")
     assert backend.uses_address == (name == "pam")
-
-
-@pytest.mark.parametrize("name", BLOCKING)
-def test_what_runs_in_a_worker_has_that_name_too(name: str) -> None:
-    settings = Settings(mechanism=name)
-    work = find_mechanism(settings).work
-
-    assert work is not None
-    assert getattr(work(settings), "name", None) == name
 
 
 def test_sasldb_has_no_workers() -> None:
