@@ -30,6 +30,10 @@ class Secret:
         """Return the bytes; for backends that must hand them on."""
         return self._value
 
+    def shows_in(self, text: bytes) -> bool:
+        """Say whether *text*, such as a server's answer, repeats it, and must not be shown."""
+        return self._value in text
+
     def __repr__(self) -> str:
         return "Secret(...)"
 
@@ -70,7 +74,9 @@ class Reason(Enum):
     WRONG_PASSWORD = "wrong password"  # noqa: S105 (a word for the log)
     ACCOUNT_EXPIRED = "account expired"
     PASSWORD_EXPIRED = "password expired"  # noqa: S105 (the same)
-    DENIED = "denied"  # by policy: locked, not for this service, not from this address
+    ACCOUNT_LOCKED = "account locked"
+    PASSWORD_MUST_CHANGE = "password must be changed"  # noqa: S105 (the same)
+    DENIED = "denied"  # by policy: not for this service, not from this address, in no such group
 
 
 class Accepted(NamedTuple):
