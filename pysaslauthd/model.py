@@ -91,12 +91,14 @@ class Rejected(NamedTuple):
     """No, for *reason*. *text* is what the reply carries after `NO `.
 
     *delay*: seconds for which the backend wants the reply held, lest guessing be quick.
+    *detail*: what the log says where the reply, as the C daemon's, has no text.
     """
 
     reason: Reason
     backend: str
     text: str = ""
     delay: float = 0.0
+    detail: str = ""
 
 
 class Unavailable(NamedTuple):

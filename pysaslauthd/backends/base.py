@@ -25,7 +25,8 @@ class PasswordVerifier(Protocol):
     - A wrong password, an unknown user: `Rejected`. Could not find out:
       `Unavailable`. An exception is a bug.
     - What is known without waiting is returned as a value, anything else as
-      an awaitable; the engine bounds the wait.
+      an awaitable; the engine bounds the wait. What is cancelled then may say what
+      it was waiting for, by `add_note` on the CancelledError.
     - *naming*: which form of name and realm it knows users by.
     - *waits*: it asks elsewhere, so its good answers are worth caching.
     - *uses_address*: the client's address is part of the question.

@@ -36,7 +36,7 @@ class Audit:
                     "auth failure: %s [mech=%s] [reason=%s]",
                     self._who(request),
                     result.backend,
-                    escaped(result.text) or "Unknown",
+                    escaped(result.text or result.detail) or "Unknown",
                 )
             case Unavailable():
                 log.error(

@@ -120,8 +120,11 @@ class Authenticator:
         try:
             async with asyncio.timeout(deadline):
                 result = await pending
-        except TimeoutError:
-            result = Unavailable(f"no answer within {deadline:g} s", self.backend.name)
+        except TimeoutError as error:
+            # What was cancelled may have left a note on what it was waiting for.
+            notes = getattr(error.__cause__, "__notes__", [])
+            told = ", ".join([f"no answer within {deadline:g} s", *notes])
+            result = Unavailable(told, self.backend.name)
         except Exception:
             log.exception(FAULT, self.backend.name)
             result = self._fault()

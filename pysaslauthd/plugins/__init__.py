@@ -2,7 +2,7 @@
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins import local
+from pysaslauthd.plugins import ldap, local
 from pysaslauthd.plugins.mechanism import Mechanism
 
 MECHANISMS = {
@@ -10,6 +10,7 @@ MECHANISMS = {
     "getpwent": local.GETPWENT,
     "pam": local.PAM,
     "shadow": local.SHADOW,
+    "ldap": ldap.LDAP,
 }
 
 

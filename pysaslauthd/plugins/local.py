@@ -71,9 +71,9 @@ def _work_pam(_settings: Settings) -> Answer:
     return checking(Pam().check, "pam")
 
 
-SASLDB = Mechanism("sasldb", _check_sasldb, _make_sasldb, groups=("sasl",))
+SASLDB = Mechanism(("sasldb",), _check_sasldb, _make_sasldb, groups=("sasl",))
 GETPWENT = Mechanism(
-    "in_workers",
+    ("in_workers",),
     _check_getpwent,
     in_workers("getpwent", hashes=True),
     work=_work_getpwent,
@@ -81,14 +81,14 @@ GETPWENT = Mechanism(
     capabilities=READING,
 )
 PAM = Mechanism(
-    "in_workers",
+    ("in_workers",),
     _check_pam,
     in_workers("pam", uses_address=True),
     work=_work_pam,
     needs_root=True,
 )
 SHADOW = Mechanism(
-    "in_workers",
+    ("in_workers",),
     _check_shadow,
     in_workers("shadow", hashes=True),
     work=_work_shadow,

@@ -27,7 +27,7 @@ class Mechanism(NamedTuple):
 
     *configure* completes the settings from the backend's own files, *check*
     refuses settings it cannot use and a machine it cannot work on; both run
-    while root is there. *make* builds it for the front, out of *module*. Where
+    while root is there. *make* builds it for the front, out of *modules*. Where
     something blocks, *work* builds what answers in each worker. *hashes*: its
     workers are busy rather than waiting, so there are as many as cores.
     *capabilities*: what its workers keep of root's; None for all. *groups*: what
@@ -35,7 +35,7 @@ class Mechanism(NamedTuple):
     what is right.
     """
 
-    module: str
+    modules: tuple[str, ...]
     check: Callable[[Settings], None]
     make: Make
     configure: Callable[[Settings], Settings] = unchanged
@@ -47,7 +47,8 @@ class Mechanism(NamedTuple):
 
     def preload(self) -> None:
         """Import what *make* needs; for a process that may not be able to read it later."""
-        importlib.import_module(f"pysaslauthd.backends.{self.module}")
+        for module in self.modules:
+            importlib.import_module(f"pysaslauthd.backends.{module}")
 
     def most_workers(self, settings: Settings) -> int:
         """Return how many worker processes it may have."""

@@ -13,7 +13,7 @@ from pysaslauthd.remote.tls import explain
 
 GOODBYE = 1.0  # seconds for the end of TLS, which nobody waits for
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Unreachable(Exception):
@@ -60,7 +60,7 @@ class Connector:
         raise Unreachable(f"{self.endpoint}: {'; '.join(problems)}")
 
     async def start_tls(
-        self, transport: asyncio.Transport, protocol: asyncio.Protocol
+        self, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
     ) -> asyncio.Transport:
         """Return the transport that speaks TLS over *transport* from now on."""
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ from tests.helpers.static import YES
 from tests.helpers.workers import Children, eventually, serving
 
 BLOCKING = ["getpwent", "pam", "shadow"]
+NAMINGS = {"sasldb": Naming.PAIR, "ldap": Naming.BOTH}
 
 
 @pytest.mark.parametrize("name", ["pam", "PAM", "Pam"])
@@ -38,7 +39,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
         find_mechanism(Settings(mechanism="kerberos9"))
 
     assert refused.value.lines[0] == "unknown authentication mechanism: kerberos9"
-    assert refused.value.lines[1].endswith("sasldb getpwent pam shadow")
+    assert refused.value.lines[1].endswith("sasldb getpwent pam shadow ldap")
 
 
 @pytest.mark.parametrize("name", BLOCKING)
@@ -56,8 +57,8 @@ async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
     backend = find_mechanism(settings).make(settings, serving())
 
     assert backend.name == name
-    assert backend.waits == (name in BLOCKING)
-    assert (backend.naming is Naming.PAIR) == (name == "sasldb")
+    assert backend.waits == (name != "sasldb")
+    assert backend.naming is NAMINGS.get(name, Naming.JOINED)
     assert backend.uses_address == (name == "pam")
 
 

@@ -1,0 +1,177 @@
+"""The backend `-a ldap`: from its settings to the servers and rules that it works by."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from pysaslauthd.errors import StartupError
+from pysaslauthd.plugins.elsewhere import refuse_cleartext, tls_context
+from pysaslauthd.plugins.mechanism import Mechanism
+from pysaslauthd.remote.endpoint import Endpoint, Security, split_port
+
+if TYPE_CHECKING:
+    from pysaslauthd.backends.base import PasswordVerifier
+    from pysaslauthd.backends.ldap.lookup import GroupAttribute, GroupFilter, Search
+    from pysaslauthd.backends.ldap.methods import Fits, Method
+    from pysaslauthd.backends.ldap.server import TakeOn
+    from pysaslauthd.config.settings import Settings
+    from pysaslauthd.config.tables import Ldap
+    from pysaslauthd.wire.ldap import SearchRules
+    from pysaslauthd.workers.pool import Source
+
+log = logging.getLogger(__name__)
+
+NAME = "ldap"
+PORTS = {"ldap": 389, "ldaps": 636}
+DEFAULT_SOCKET = "/var/run/slapd/ldapi"  # of OpenLDAP, as Debian builds it
+
+
+def _configure(settings: Settings) -> Settings:
+    """Read the C daemon's file, unless the settings have a table of their own."""
+    from pysaslauthd.config import classic, libldap
+    from pysaslauthd.config.ldap import read_file
+
+    table = settings.ldap
+    if settings.mechanism_option is not None or table is None:
+        path = settings.mechanism_option or classic.DEFAULT_FILE
+        options = libldap.read_options(os.environ, settings.run_directory)
+        table, warnings = read_file(path, options)
+        for warning in warnings:
+            log.warning("%s", warning)
+    return msgspec.structs.replace(settings, ldap=classic.with_identity(table, NAME))
+
+
+def _check(settings: Settings) -> None:
+    table = _table(settings)
+    endpoints = [parse_server(uri, start_tls=table.start_tls) for uri in table.servers]
+    if not endpoints:
+        raise StartupError("ldap_servers: there is none")
+    if _shows_passwords(table):
+        for endpoint in endpoints:
+            cure = "use ldaps:// or ldap_start_tls: yes"
+            refuse_cleartext(endpoint, settings, "ldap_servers", cure)
+    if any(endpoint.security is not Security.NONE for endpoint in endpoints):
+        tls_context(table, NAME)
+    _identity(table)
+    _method(table, _never)
+    _group(table)
+
+
+def _shows_passwords(table: Ldap) -> bool:
+    """Say whether a password or a hash goes over the connection as it is."""
+    return not (table.use_sasl and table.auth_method == "fastbind" and table.mech != "PLAIN")
+
+
+def _make(settings: Settings, source: Source) -> PasswordVerifier:
+    from pysaslauthd.backends.ldap.server import Limits, Server
+    from pysaslauthd.backends.ldap.verifier import Ldap, Rules
+    from pysaslauthd.remote.connect import Connector
+
+    table = _table(settings)
+    context = tls_context(table, NAME)
+    take_on = _identity(table)
+    limits = Limits(table.timeout, table.connections)
+    servers = [
+        Server(uri, Connector(endpoint, context, table.timeout), take_on, limits)
+        for uri in table.servers
+        for endpoint in [parse_server(uri, start_tls=table.start_tls)]
+    ]
+    rules = Rules(_method(table, _never), _group(table), table.default_realm)
+    return Ldap(servers, rules, lambda: None)
+
+
+async def _never(*_: object) -> bool:
+    return False
+
+
+def _table(settings: Settings) -> Ldap:
+    from pysaslauthd.config.tables import Ldap
+
+    return settings.ldap or Ldap()
+
+
+def parse_server(uri: str, *, start_tls: bool) -> Endpoint:
+    """Return where *uri*, of ldap_servers, leads; StartupError where it leads nowhere."""
+    parts = urlsplit(uri)
+    security = Security.STARTTLS if start_tls else Security.NONE
+    if parts.scheme == "ldapi":
+        return Endpoint("localhost", 0, Security.NONE, unquote(parts.netloc) or DEFAULT_SOCKET)
+    if parts.scheme not in PORTS:
+        raise StartupError(f"ldap_servers: {uri}: it begins with ldap://, ldaps:// or ldapi://")
+    if parts.scheme == "ldaps":
+        security = Security.TLS
+        if start_tls:
+            raise StartupError(f"ldap_servers: {uri}: ldap_start_tls is for ldap:// only")
+    try:
+        host, port = split_port(parts.netloc or "localhost", PORTS[parts.scheme])
+    except ValueError as error:
+        raise StartupError(f"ldap_servers: {uri}: {error}") from None
+    return Endpoint(host, port, security)
+
+
+def _identity(table: Ldap) -> TakeOn:
+    from pysaslauthd.backends.ldap import identity
+
+    if not table.bind_dn:
+        return identity.anonymous
+    if table.password is None:
+        raise StartupError(
+            "ldap_bind_dn: there is no password for it, and without one it is nobody",
+            "set ldap_password; or leave ldap_bind_dn away, to ask as nobody",
+        )
+    return identity.named(table.bind_dn, table.password)
+
+
+def _method(table: Ldap, fits: Fits) -> Method:
+    from pysaslauthd.backends.ldap.methods import Bind, Custom, Fastbind
+    from pysaslauthd.backends.ldap.templates import Template
+    from pysaslauthd.wire.ldap import NO_ATTRIBUTES, SearchRules
+
+    if table.auth_method == "fastbind":
+        return Fastbind(Template(table.filter))
+    rules = SearchRules(table.scope, table.deref, table.size_limit, table.time_limit)
+    search = partial(_search, "ldap_filter", table.search_base, table.filter, rules)
+    if table.auth_method == "bind":
+        return Bind(search(NO_ATTRIBUTES))
+    attribute = table.password_attr.encode()
+    return Custom(search((attribute,)), attribute, fits)
+
+
+def _group(table: Ldap) -> GroupAttribute | GroupFilter | None:
+    from pysaslauthd.backends.ldap.lookup import GroupAttribute, GroupFilter
+    from pysaslauthd.backends.ldap.templates import Template
+    from pysaslauthd.wire.ldap import NO_ATTRIBUTES, SearchRules
+
+    if not table.group_dn and not table.group_filter:
+        return None
+    if table.group_match_method == "attr":
+        if not table.group_dn:
+            raise StartupError("ldap_group_filter: it needs ldap_group_match_method: filter")
+        return GroupAttribute(Template(table.group_dn), table.group_attr.encode())
+    if not table.group_filter:
+        raise StartupError("ldap_group_match_method: filter needs an ldap_group_filter")
+    base = table.group_search_base or table.search_base
+    rules = SearchRules(table.group_scope, table.deref, 1, table.time_limit)
+    search = _search("ldap_group_filter", base, table.group_filter, rules, NO_ATTRIBUTES)
+    return GroupFilter(search)
+
+
+def _search(
+    setting: str, base: str, filter_: str, rules: SearchRules, attributes: tuple[bytes, ...]
+) -> Search:
+    from pysaslauthd.backends.ldap.lookup import Search
+    from pysaslauthd.wire.ldap_filter import FilterProblem
+
+    try:
+        return Search(base, filter_, rules, attributes)
+    except FilterProblem as problem:
+        raise StartupError(f"{setting}: {filter_}: {problem}") from None
+
+
+LDAP = Mechanism(("ldap.identity", "ldap.verifier"), _check, _make, _configure, hashes=True)
