@@ -27,7 +27,7 @@ class Shared:
         self._open = open_
         self._places = asyncio.Semaphore(SHARED * PIPELINED)
         self._connections: list[Connection] = []
-        self._opening: asyncio.Task[Connection] | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     async def ask(self, kind: int, operation: bytes) -> Answer:
         """Return a response of *kind*; raises what a connection raises, or the opening of one."""
@@ -38,9 +38,8 @@ class Shared:
                 return await self._ask(kind, operation)
 
     async def _ask(self, kind: int, operation: bytes) -> Answer:
-        connection = min(self._connections, key=attrgetter("load"), default=None)
-        if connection is None or (connection.load >= PIPELINED and len(self._connections) < SHARED):
-            connection = await self._open_one()
+        while (connection := self._least_busy()) is None:
+            await self._open_one()
         answer = connection.ask(kind, operation)
         try:
             return await answer
@@ -48,21 +47,29 @@ class Shared:
             connection.abandon(answer)
             raise
 
-    async def _open_one(self) -> Connection:
+    def _least_busy(self) -> Connection | None:
+        """Return the connection to ask on, None where another should be opened."""
+        least = min(self._connections, key=attrgetter("load"), default=None)
+        if least is None or (least.load >= PIPELINED and len(self._connections) < SHARED):
+            return None
+        return least
+
+    async def _open_one(self) -> None:
         """Open another connection; whoever needs one meanwhile waits for the same."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open_new())
             # Nobody may be left to hear that it failed.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._opening)
+        await asyncio.shield(self._opening)
 
-    async def _open_new(self) -> Connection:
+    async def _open_new(self) -> None:
         try:
             connection = await self._open(self._forget)
         finally:
             self._opening = None
+        if connection.failure is not None:  # it was closed as soon as it was open
+            raise connection.failure
         self._connections.append(connection)
-        return connection
 
     def _forget(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -72,6 +79,13 @@ class Shared:
         """Close all connections; who waits for an answer gets none."""
         for connection in self._connections[:]:
             connection.close(why)
+
+    async def end(self) -> None:
+        """Close all connections, also one that is being opened."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        self.close("the daemon is leaving")
 
     def close_unused(self, since: float) -> None:
         """Close those that nobody has used since that time of the loop."""

@@ -87,12 +87,13 @@ class Server:
         with contextlib.suppress(ServerFailed):
             await self.ask(ldap.SEARCH_DONE, ANYTHING)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of everything."""
         self._sweeper.cancel()
         if self._looking is not None:
             self._looking.cancel()
-        self._shared.close("the daemon is leaving")
+            await asyncio.wait([self._looking])
+        await self._shared.end()
         self._exclusive.close("the daemon is leaving")
 
     async def _noting_failure(self, work: Coroutine[object, object, T]) -> T:

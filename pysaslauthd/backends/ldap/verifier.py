@@ -52,7 +52,7 @@ class Ldap:
     async def close(self) -> None:
         """Close all connections."""
         for server in self._servers:
-            server.close()
+            await server.close()
         self._on_close()
 
     async def verify(self, request: AuthRequest, /) -> AuthResult:

@@ -1,0 +1,46 @@
+"""The C daemon, to compare with."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pysaslauthd.wire.mux import decode_reply, encode_request
+from tests.helpers.processes import DEADLINE, Server, accepts, short_directory
+
+
+class Cyrus:
+    """`saslauthd` of Cyrus SASL with its socket in *directory*; it answers one at a time."""
+
+    def __init__(self, directory: Path, server: Server) -> None:
+        self.mux = directory / "mux"
+        self.server = server
+
+    def ask(
+        self, user: str, password: str | bytes, realm: str = "", service: str = "imap"
+    ) -> bytes:
+        """Return the reply's text; b"" where it hung up instead."""
+        secret = password.encode() if isinstance(password, str) else password
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE)
+            client.connect(str(self.mux))
+            client.sendall(encode_request(user.encode(), secret, service.encode(), realm.encode()))
+            with client.makefile("rb") as reply:
+                return decode_reply(reply.read()) or b""
+
+
+@contextmanager
+def cyrus(
+    mechanism: str, *flags: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Cyrus]:
+    """Run it while the block runs; root only."""
+    with short_directory("sd-") as directory:
+        argv = ["saslauthd", "-a", mechanism, *flags, "-m", str(directory), "-n", "1", "-d"]
+        with Server(argv, directory / "output", environment) as server:
+            made = Cyrus(directory, server)
+            server.wait_until(lambda: accepts(made.mux))
+            yield made
+            # It signals itself while it ends, and now and then hangs in that for ever.
+            os.kill(server.pid, signal.SIGKILL)
