@@ -4,6 +4,9 @@ import ipaddress
 from enum import Enum
 from typing import NamedTuple
 
+LAST_PORT = 0xFFFF
+PORT_DIGITS = 5
+
 
 class Security(Enum):
     """What keeps others from reading along."""
@@ -14,7 +17,10 @@ class Security(Enum):
 
 
 class Endpoint(NamedTuple):
-    """A server at *port* of *host*, which is a name or an address; or at the unix socket *path*."""
+    """A server at *port* of *host*, which is a name or an address; or at the unix socket *path*.
+
+    There, *host* is only what a certificate has to be for.
+    """
 
     host: str
     port: int
@@ -66,6 +72,9 @@ def split_port(text: str, default: int) -> tuple[str, int]:
 
 def parse_port(text: str) -> int:
     """Return the port that *text* says in digits; ValueError where it is none."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 0xFFFF):
+    if not (text.isascii() and text.isdigit() and len(text) <= PORT_DIGITS):
         raise ValueError(f"not a port: {text!r}")
-    return int(text)
+    port = int(text)
+    if not 0 < port <= LAST_PORT:
+        raise ValueError(f"not a port: {text!r}")
+    return port
