@@ -37,7 +37,8 @@ LookUp = Callable[[str, int], list[Address]]
 def look_up(host: str, port: int) -> list[Address]:
     """Return the addresses of *host*, the best first (getaddrinfo(3)); it may take very long."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+    addresses = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+    return list(dict.fromkeys(addresses))  # hosts(5) may say a thing twice
 
 
 class Resolver:
@@ -70,32 +71,42 @@ class Resolver:
 
     def _look(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        self._looking = loop.create_future()
-        threading.Thread(target=self._run, args=(loop,), daemon=True).start()
-        return self._looking
+        looking = self._looking = loop.create_future()
+        try:
+            threading.Thread(target=self._run, args=(loop, looking), daemon=True).start()
+        except RuntimeError:  # there are as many threads as there may be
+            self._on_found(looking, [], "no thread is left to look it up")
+        return looking
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, looking: asyncio.Future[None]) -> None:
         """Look up, in a thread; when it comes to an end the loop may be gone."""
         found: list[Address] = []
-        problem = ""
+        problem = "it has no address"
         try:
             found = self._look_up(self._host, self._port)
-        except (OSError, UnicodeError) as error:
-            problem = getattr(error, "strerror", None) or "it is no name"
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._on_found, found, problem)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except ValueError:  # UnicodeError is one, and so is what a NUL makes
+            problem = "it is no name"
+        finally:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._on_found, looking, found, problem)
 
-    def _on_found(self, found: list[Address], problem: str) -> None:
+    def _on_found(self, looking: asyncio.Future[None], found: list[Address], problem: str) -> None:
         self._good_until = time.monotonic() + (FRESH if found else FUTILE)
         self._found = found or self._found
         self._problem = problem
-        if self._looking is not None and not self._looking.done():
-            self._looking.set_result(None)
         self._looking = None
+        looking.set_result(None)
 
 
 def _literal(host: str, port: int) -> list[Address]:
-    """Return the one address that *host* is, or none where it is a name."""
+    """Return the one address that *host* is, or none where it is to be looked up.
+
+    So is an address with a scope: that is an interface, whose number may change.
+    """
+    if "%" in host:
+        return []
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
