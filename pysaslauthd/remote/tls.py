@@ -12,11 +12,13 @@ MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 UNKNOWN_AUTHORITY = (
     "is signed by an authority that is not known here: name its file in tls_cacert_file"
 )
+NO_TLS = "it does not speak TLS there"
+TOO_OLD = "it speaks no TLS as new as tls_minimum"
 # X509_V_ERR_* of OpenSSL: verify(1).
 FAULTS = {
     2: UNKNOWN_AUTHORITY,
-    9: "is not valid yet: is the clock of this machine right?",
-    10: "has expired",
+    9: "is not valid yet, or its authority's is not: is the clock of this machine right?",
+    10: "has expired, or its authority's has",
     18: "is signed by itself only: name it in tls_cacert_file if it is the right one",
     19: UNKNOWN_AUTHORITY,
     20: UNKNOWN_AUTHORITY,
@@ -28,11 +30,14 @@ FAULTS = {
 }
 # Reasons of OpenSSL's errors: openssl-errors(7).
 REASONS = {
-    "HTTP_REQUEST": "it does not speak TLS there",
+    "RECORD_LAYER_FAILURE": NO_TLS,  # since OpenSSL 3.2
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refuses TLS: it may want a certificate of ours"
+    " (tls_cert, tls_key), or other tls_ciphers",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of ours: tls_cert, tls_key",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no TLS as new as tls_minimum",
-    "UNSUPPORTED_PROTOCOL": "it speaks no TLS as new as tls_minimum",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS there",
+    "TLSV1_ALERT_PROTOCOL_VERSION": TOO_OLD,
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of our certificate (tls_cert)",
+    "UNSUPPORTED_PROTOCOL": TOO_OLD,
+    "WRONG_VERSION_NUMBER": NO_TLS,
 }
 
 
@@ -73,14 +78,28 @@ def _load_authorities(context: ssl.SSLContext, rules: TlsRules) -> None:
     if rules.ca_file is None and rules.ca_directory is None:
         context.load_default_certs()
         return
-    if rules.ca_directory is not None and not Path(rules.ca_directory).is_dir():
-        raise TlsProblem(f"{rules.ca_directory}: not a directory (tls_cacert_dir)")
+    if rules.ca_directory is not None:
+        _load_directory(context, rules.ca_directory)
+    if rules.ca_file is not None:
+        _load_file(context, rules.ca_file)
+
+
+def _load_directory(context: ssl.SSLContext, path: str) -> None:
     try:
-        context.load_verify_locations(rules.ca_file, rules.ca_directory)
-    except ssl.SSLError:
-        raise TlsProblem(f"{rules.ca_file}: no certificates in PEM (tls_cacert_file)") from None
+        # OpenSSL looks into it when it needs to, and says of nothing why it cannot.
+        Path(path, "..").stat()
     except OSError as error:
-        raise TlsProblem(f"{rules.ca_file}: {error.strerror} (tls_cacert_file)") from None
+        raise TlsProblem(f"{path}: {error.strerror} (tls_cacert_dir)") from None
+    context.load_verify_locations(capath=path)
+
+
+def _load_file(context: ssl.SSLContext, path: str) -> None:
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise TlsProblem(f"{path}: no certificates in PEM (tls_cacert_file)") from None
+    except OSError as error:
+        raise TlsProblem(f"{path}: {error.strerror} (tls_cacert_file)") from None
 
 
 def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
@@ -92,22 +111,33 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
 
 def _load_identity(context: ssl.SSLContext, identity: Secret) -> None:
     """Load certificate and key, which OpenSSL wants in a file: one that is in memory only."""
-    descriptor = os.memfd_create("identity")
-    try:
-        os.write(descriptor, identity.reveal())
-        # Without a password OpenSSL would ask the terminal for one.
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
-    except ssl.SSLError as error:
-        raise TlsProblem(
-            f"tls_cert and tls_key: no certificate with its key, without a password: {error.reason}"
-        ) from None
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.memfd_create("identity"), "wb") as file:
+        file.write(identity.reveal())
+        file.flush()
+        try:
+            # Without a password OpenSSL would ask the terminal for one.
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=b"")
+        except ssl.SSLError as error:
+            fault = _fault_of(identity.reveal(), error)
+            raise TlsProblem(f"tls_cert and tls_key: {fault}") from None
+
+
+def _fault_of(identity: bytes, error: ssl.SSLError) -> str:
+    if error.reason:
+        return _in_words(error.reason)
+    if b"ENCRYPTED" in identity:
+        return "the key has a password, which nobody is there to give"
+    return "not a certificate and its key in PEM"
 
 
 def explain(error: ssl.SSLError) -> str:
     """Return what went wrong, as the end of a sentence about the server."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate {FAULTS.get(error.verify_code, error.verify_message)}"
+        fault = FAULTS.get(error.verify_code, f"cannot be trusted: {error.verify_message}")
+        return f"its certificate {fault}"
     reason = error.reason or "no reason given"
-    return REASONS.get(reason, f"TLS failed: {reason.lower().replace('_', ' ')}")
+    return REASONS.get(reason, f"TLS failed: {_in_words(reason)}")
+
+
+def _in_words(reason: str) -> str:
+    return reason.lower().replace("_", " ")
