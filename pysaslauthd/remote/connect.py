@@ -12,6 +12,7 @@ from pysaslauthd.remote.resolver import Address, Resolver, Unresolved
 from pysaslauthd.remote.tls import explain
 
 GOODBYE = 1.0  # seconds for the end of TLS, which nobody waits for
+ROOM_EVERY = 0.02  # seconds between looks for room in a unix socket's queue
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -51,9 +52,9 @@ class Connector:
                 async with asyncio.timeout(share):
                     connected = await self._connect(address, make)
             except TimeoutError:
-                problems.append(f"{address.host}: no connection within {share:.1f} s")
+                problems.append(self._about(address, f"no connection within {share:.1f} s"))
             except OSError as error:
-                problems.append(f"{address.host}: {describe(error)}")
+                problems.append(self._about(address, describe(error)))
             else:
                 self._worked = address
                 return connected
@@ -62,22 +63,18 @@ class Connector:
     async def start_tls(
         self, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
     ) -> asyncio.Transport:
-        """Return the transport that speaks TLS over *transport* from now on."""
-        loop = asyncio.get_running_loop()
-        if self._context is None:
-            raise Unreachable(f"{self.endpoint}: TLS has not been prepared")
+        """Return the transport that speaks TLS over *transport* from now on.
+
+        Unreachable where that fails, and then *transport* is closed. What the
+        server has said before is *protocol*'s to refuse: it came unencrypted.
+        """
         try:
             async with asyncio.timeout(self._patience):
-                made = await loop.start_tls(
-                    transport, protocol, self._context, **self._tls_options()
-                )
+                return await self._start_tls(transport, protocol)
         except TimeoutError:
             raise Unreachable(f"{self.endpoint}: no TLS within {self._patience:g} s") from None
         except OSError as error:
             raise Unreachable(f"{self.endpoint}: {describe(error)}") from error
-        if made is None:
-            raise Unreachable(f"{self.endpoint}: it hung up before TLS")
-        return made
 
     async def _find_addresses(self, until: float) -> list[Address]:
         if self.endpoint.path:
@@ -105,24 +102,58 @@ class Connector:
             )
 
     async def _connect(self, address: Address, make: Callable[[], P]) -> P:
+        options: dict[str, Any] = {}
+        if self.endpoint.security is Security.TLS:
+            options = {"ssl": self._prepared(), **self._tls_options()}
         loop = asyncio.get_running_loop()
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         sock.settimeout(0)
         try:
-            await loop.sock_connect(sock, address.sockaddr)
+            if address.family == socket.AF_UNIX:
+                await _connect_unix(sock, address.host)
+            else:
+                await loop.sock_connect(sock, address.sockaddr)
         except BaseException:
             sock.close()
             raise
-        if self.endpoint.security is not Security.TLS:
-            _, protocol = await loop.create_connection(make, sock=sock)
-            return protocol
-        _, protocol = await loop.create_connection(
-            make, sock=sock, ssl=self._context, **self._tls_options()
-        )
+        _, protocol = await loop.create_connection(make, sock=sock, **options)
         return protocol
 
+    async def _start_tls(
+        self, transport: asyncio.Transport, protocol: asyncio.Protocol
+    ) -> asyncio.Transport:
+        context, loop = self._prepared(), asyncio.get_running_loop()
+        made = None
+        if not transport.is_closing():
+            made = await loop.start_tls(transport, protocol, context, **self._tls_options())
+        if made is None:
+            raise ConnectionResetError("it hung up before TLS")
+        return made
+
+    def _prepared(self) -> ssl.SSLContext:
+        if self._context is None:
+            raise Unreachable(f"{self.endpoint}: TLS has not been prepared")
+        return self._context
+
     def _tls_options(self) -> dict[str, Any]:
-        return {"server_hostname": self.endpoint.host, "ssl_shutdown_timeout": GOODBYE}
+        """Return for whom the certificate is to be; none is for a scope or a dot at the end."""
+        name = self.endpoint.host.partition("%")[0].removesuffix(".")
+        return {"server_hostname": name, "ssl_shutdown_timeout": GOODBYE}
+
+    def _about(self, address: Address, problem: str) -> str:
+        own = self.endpoint.path or self.endpoint.host
+        return problem if address.host == own else f"{address.host}: {problem}"
+
+
+async def _connect_unix(sock: socket.socket, path: str) -> None:
+    """Connect, when the server has room. asyncio would take its having none for a connection."""
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:  # its queue is full, and nothing tells when it is not: unix(7)
+            await asyncio.sleep(ROOM_EVERY)
+        else:
+            return
 
 
 def describe(error: OSError) -> str:
