@@ -5,6 +5,10 @@ class MalformedMessage(Exception):
     """A peer sent bytes that are no message; the text is safe to log."""
 
 
+class CannotCheck(Exception):
+    """A stored password cannot be compared here; the text says why, and has no part of it."""
+
+
 class StoreError(Exception):
     """A file of secrets cannot be used: *path* says which, *problem* what is wrong with it."""
 
