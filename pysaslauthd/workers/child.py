@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import AuthRequest, AuthResult, Unavailable
@@ -23,6 +23,7 @@ MOST_LEAKED = 128  # descriptors
 PAGE = resource.getpagesize()
 
 Answer = Callable[[bytes, list[int]], bytes]
+Q = TypeVar("Q")
 
 
 class Term(NamedTuple):
@@ -96,7 +97,12 @@ def own_size() -> Size:
 
 
 def checking(check: Callable[[AuthRequest], AuthResult], name: str) -> Answer:
-    """Return what answers questions about passwords by *check*; *name* is the backend's.
+    """Return what answers whole requests by *check*; *name* is the backend's."""
+    return answering(decode_question, check, name)
+
+
+def answering(decode: Callable[[bytes], Q], check: Callable[[Q], AuthResult], name: str) -> Answer:
+    """Return what answers by *check* what *decode* makes of a question; *name* is the backend's.
 
     A fault of *check* is logged and told as an outage; the worker lives on.
     """
@@ -105,7 +111,7 @@ def checking(check: Callable[[AuthRequest], AuthResult], name: str) -> Answer:
         for descriptor in descriptors:  # nobody should send any
             os.close(descriptor)
         try:
-            result = check(decode_question(question))
+            result = check(decode(question))
         except MalformedMessage as error:
             result = Unavailable(str(error), name)
         except Exception:
