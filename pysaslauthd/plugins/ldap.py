@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -12,17 +11,19 @@ import msgspec
 
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins.elsewhere import refuse_cleartext, tls_context
-from pysaslauthd.plugins.mechanism import Mechanism
+from pysaslauthd.plugins.mechanism import Mechanism, make_pool
 from pysaslauthd.remote.endpoint import Endpoint, Security, split_port
 
 if TYPE_CHECKING:
     from pysaslauthd.backends.base import PasswordVerifier
     from pysaslauthd.backends.ldap.lookup import GroupAttribute, GroupFilter, Search
-    from pysaslauthd.backends.ldap.methods import Fits, Method
+    from pysaslauthd.backends.ldap.methods import Method
     from pysaslauthd.backends.ldap.server import TakeOn
     from pysaslauthd.config.settings import Settings
     from pysaslauthd.config.tables import Ldap
     from pysaslauthd.wire.ldap import SearchRules
+    from pysaslauthd.workers.child import Answer
+    from pysaslauthd.workers.hashes import HashWorkers
     from pysaslauthd.workers.pool import Source
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,19 @@ def _check(settings: Settings) -> None:
     if any(endpoint.security is not Security.NONE for endpoint in endpoints):
         tls_context(table, NAME)
     _identity(table)
-    _method(table, _never)
     _group(table)
+    if table.auth_method != "fastbind":
+        _user_search(table)
+    if table.auth_method == "custom":
+        _check_hashing()
+
+
+def _check_hashing() -> None:
+    from pysaslauthd.passwords import libcrypt, schemes
+
+    libcrypt.load()
+    if rival := schemes.rival_library():
+        log.warning("%s", rival)
 
 
 def _shows_passwords(table: Ldap) -> bool:
@@ -72,6 +84,7 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
     from pysaslauthd.backends.ldap.server import Limits, Server
     from pysaslauthd.backends.ldap.verifier import Ldap, Rules
     from pysaslauthd.remote.connect import Connector
+    from pysaslauthd.workers.hashes import HashWorkers
 
     table = _table(settings)
     context = tls_context(table, NAME)
@@ -82,12 +95,19 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
         for uri in table.servers
         for endpoint in [parse_server(uri, start_tls=table.start_tls)]
     ]
-    rules = Rules(_method(table, _never), _group(table), table.default_realm)
-    return Ldap(servers, rules, lambda: None)
+    hashes = None
+    if table.auth_method == "custom":
+        pool = make_pool(NAME, settings, source, hashes=True)
+        hashes = HashWorkers(NAME, pool, settings.deadlines)
+    rules = Rules(_method(table, hashes), _group(table), table.default_realm)
+    return Ldap(servers, rules, hashes)
 
 
-async def _never(*_: object) -> bool:
-    return False
+def _work(_settings: Settings) -> Answer:
+    from pysaslauthd.passwords import schemes
+    from pysaslauthd.workers.hashes import checking_hashes
+
+    return checking_hashes(schemes.any_fits, NAME)
 
 
 def _table(settings: Settings) -> Ldap:
@@ -128,19 +148,24 @@ def _identity(table: Ldap) -> TakeOn:
     return identity.named(table.bind_dn, table.password)
 
 
-def _method(table: Ldap, fits: Fits) -> Method:
+def _method(table: Ldap, hashes: HashWorkers | None) -> Method:
     from pysaslauthd.backends.ldap.methods import Bind, Custom, Fastbind
     from pysaslauthd.backends.ldap.templates import Template
-    from pysaslauthd.wire.ldap import NO_ATTRIBUTES, SearchRules
 
+    if hashes is not None:
+        return Custom(_user_search(table), table.password_attr.encode(), hashes.fits)
     if table.auth_method == "fastbind":
         return Fastbind(Template(table.filter))
+    return Bind(_user_search(table))
+
+
+def _user_search(table: Ldap) -> Search:
+    from pysaslauthd.wire.ldap import NO_ATTRIBUTES, SearchRules
+
     rules = SearchRules(table.scope, table.deref, table.size_limit, table.time_limit)
-    search = partial(_search, "ldap_filter", table.search_base, table.filter, rules)
-    if table.auth_method == "bind":
-        return Bind(search(NO_ATTRIBUTES))
-    attribute = table.password_attr.encode()
-    return Custom(search((attribute,)), attribute, fits)
+    is_custom = table.auth_method == "custom"
+    wanted = (table.password_attr.encode(),) if is_custom else NO_ATTRIBUTES
+    return _search("ldap_filter", table.search_base, table.filter, rules, wanted)
 
 
 def _group(table: Ldap) -> GroupAttribute | GroupFilter | None:
@@ -174,4 +199,12 @@ def _search(
         raise StartupError(f"{setting}: {filter_}: {problem}") from None
 
 
-LDAP = Mechanism(("ldap.identity", "ldap.verifier"), _check, _make, _configure, hashes=True)
+LDAP = Mechanism(
+    ("ldap.identity", "ldap.verifier"),
+    _check,
+    _make,
+    _configure,
+    _work,
+    hashes=True,
+    capabilities=frozenset(),
+)

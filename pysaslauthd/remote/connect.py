@@ -120,7 +120,7 @@ class Connector:
         return protocol
 
     async def _start_tls(
-        self, transport: asyncio.Transport, protocol: asyncio.Protocol
+        self, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
     ) -> asyncio.Transport:
         context, loop = self._prepared(), asyncio.get_running_loop()
         made = None

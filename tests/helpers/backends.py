@@ -3,13 +3,13 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from pysaslauthd.backends.base import PasswordVerifier
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.engine.names import Names
 from pysaslauthd.model import AuthRequest, AuthResult, Origin, Secret
 from pysaslauthd.plugins import find_mechanism
-from pysaslauthd.workers.pool import Source
 from tests.contract.verifier import settled
 from tests.helpers.workers import serving
 
@@ -34,14 +34,20 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend(settings: Settings, source: Source | None = None) -> AsyncIterator[Backend]:
-    """Configure, check, make and open what *settings* name; close it when the block ends."""
+async def backend(settings: Settings) -> AsyncIterator[Backend]:
+    """Configure, check, make and open what *settings* name; close it when the block ends.
+
+    Its workers, if it has any, are children of the test.
+    """
     mechanism = find_mechanism(settings)
     settings = mechanism.configure(settings)
     mechanism.check(settings)
-    made = mechanism.make(settings, source or serving())
+    work = mechanism.work
+    source = serving() if work is None else serving(partial(work, settings))
+    made = mechanism.make(settings, source)
     await made.open()
     try:
         yield Backend(made, settings)
     finally:
         await made.close()
+        source.end()

@@ -7,10 +7,13 @@ from typing import NamedTuple
 import pytest
 
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Unavailable
+from pysaslauthd.plugins.ldap import LDAP
 from pysaslauthd.wire.mux import encode_result
 from tests.helpers.backends import backend
 from tests.helpers.cyrus import cyrus
+from tests.helpers.processes import free_port
 from tests.helpers.slapd import (
     GROUPS,
     PEOPLE,
@@ -26,9 +29,6 @@ from tests.helpers.slapd import (
 pytestmark = pytest.mark.interop("saslauthd", "slapd", "slapadd", "ldapwhoami")
 
 OUTAGE = b"an outage"
-HASHES = {
-    "crypted": "{CRYPT}$6$saltsalt$" + "",
-}
 ENTRIES = (
     person("joe", "pw", mail="joe@example.org", o="mail")
     + person("ann", "pw", mail="ann@example.org")
@@ -42,8 +42,12 @@ ENTRIES = (
     + person("imap", "pw")
     + person("long", "x" * 126 + "yz")
     + person("sec", "pw", where=f"ou=secret,{SUFFIX}")
+    + person("sha", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=")  # of password
+    + person("stranger", "{STRANGE}x")
+    + person("several", "first\nuserPassword: second")
     + group("attr", [f"uid=joe,{PEOPLE}"], "uniqueMember")
     + group("imap", [f"uid=joe,{PEOPLE}"])
+    + group("hidden", [f"uid=joe,{PEOPLE}"]).replace(GROUPS, f"ou=secret,{SUFFIX}")
     + group("more", [f"uid=joe,{PEOPLE}", f"uid=ann,{PEOPLE}"])
 )
 
@@ -78,7 +82,6 @@ def case(name: str, *lines: str, asked: Sequence[Question] = USUAL, flags: str =
 
 THE_SAME = [
     case("defaults", BASE),
-    case("no-base"),
     case("one-level", f"ldap_search_base: {PEOPLE}", "ldap_scope: one"),
     case("one-level-too-high", BASE, "ldap_scope: one"),
     case("base", f"ldap_search_base: uid=joe,{PEOPLE}", "ldap_scope: base"),
@@ -181,7 +184,16 @@ THE_SAME = [
     ),
     case("fastbind", "ldap_auth_method: fastbind", f"ldap_filter: uid=%u,{PEOPLE}"),
     case("fastbind-bad-name", "ldap_auth_method: fastbind", "ldap_filter: nonsense %u"),
-    case("custom", BASE, *SERVICE_LINES, "ldap_auth_method: custom"),
+    case(
+        "custom",
+        *(BASE, *SERVICE_LINES, "ldap_auth_method: custom"),
+        asked=[*USUAL, Q("sha", "password"), Q("sha", "wrong")],
+    ),
+    case(
+        "custom-attribute",
+        *(BASE, *SERVICE_LINES, "ldap_auth_method: custom", "ldap_password_attr: mail"),
+        asked=[Q("joe", "joe@example.org"), JOE],
+    ),
     case("group-attribute", BASE, f"ldap_group_dn: cn=attr,{GROUPS}"),
     case("group-member", BASE, f"ldap_group_dn: cn=more,{GROUPS}", "ldap_group_attr: member"),
     case(
@@ -241,6 +253,75 @@ async def ours(file: str, asked: Sequence[Question], *, combine: bool = False) -
     ]
 
 
+class Other(NamedTuple):
+    """What is answered otherwise, and how."""
+
+    question: Question
+    theirs: bytes
+    ours: bytes
+
+
+def other(name: str, *lines: str, differ: Sequence[Other]) -> object:
+    return pytest.param(lines, differ, id=name)
+
+
+CUSTOM = (BASE, *SERVICE_LINES, "ldap_auth_method: custom")
+FASTBIND = "ldap_auth_method: fastbind"
+NOT_THE_SAME = [
+    other("no-base", differ=[Other(JOE, b"NO", OUTAGE)]),
+    other("base-that-is-not-there", "ldap_search_base: dc=x", differ=[Other(JOE, b"NO", OUTAGE)]),
+    other(
+        "service-that-is-refused",
+        *(BASE, f"ldap_bind_dn: {SERVICE}", "ldap_password: wrong"),
+        differ=[Other(JOE, b"NO", OUTAGE)],
+    ),
+    other(
+        "name-of-nobody",
+        *(FASTBIND, "ldap_filter: %R"),
+        differ=[Other(WRONG, b"OK", b"NO"), Other(NOBODY, b"OK", b"NO")],
+    ),
+    other(
+        "name-that-leaves-its-place",
+        *(FASTBIND, f"ldap_filter: uid=%u,{SUFFIX}"),
+        differ=[Other(Q("joe,ou=people"), b"OK", b"NO")],
+    ),
+    other(
+        "password-over-127-bytes", BASE, differ=[Other(Q("long", "x" * 126 + "yz"), b"NO", b"OK")]
+    ),
+    other(
+        "member-of-several-groups",
+        *(BASE, "ldap_group_match_method: filter", "ldap_group_filter: (member=%D)"),
+        differ=[Other(JOE, b"NO", b"OK")],
+    ),
+    other(
+        "group-that-is-not-there",
+        *(BASE, f"ldap_group_dn: cn=none,{GROUPS}"),
+        differ=[Other(JOE, b"NO", OUTAGE)],
+    ),
+    other(
+        "group-that-the-user-may-not-see",
+        *(FASTBIND, f"ldap_filter: uid=%u,{PEOPLE}", *SERVICE_LINES),
+        *(f"ldap_group_dn: cn=hidden,ou=secret,{SUFFIX}", "ldap_group_attr: member"),
+        differ=[Other(JOE, b"NO", b"OK")],
+    ),
+    other(
+        "custom-unknown-scheme",
+        *CUSTOM,
+        differ=[Other(Q("stranger", "{STRANGE}x"), b"OK", OUTAGE)],
+    ),
+    other(
+        "custom-several-values",
+        *CUSTOM,
+        differ=[Other(Q("several", "first"), b"NO", b"OK")],
+    ),
+    other(
+        "custom-without-the-right-to-read",
+        *(BASE, "ldap_auth_method: custom"),
+        differ=[Other(JOE, b"NO", OUTAGE)],
+    ),
+]
+
+
 @pytest.mark.parametrize(("lines", "asked", "flags"), THE_SAME)
 async def test_the_same_replies(
     tmp_path: Path, directory: Slapd, lines: Sequence[str], asked: Sequence[Question], flags: str
@@ -250,3 +331,47 @@ async def test_the_same_replies(
         theirs = [twin.ask(*question) for question in asked]
 
     assert await ours(file, asked, combine=flags == "-r") == theirs
+
+
+@pytest.mark.parametrize(("lines", "differ"), NOT_THE_SAME)
+async def test_what_is_answered_otherwise(
+    tmp_path: Path, directory: Slapd, lines: Sequence[str], differ: Sequence[Other]
+) -> None:
+    file = write(tmp_path / "ldap.conf", directory, lines)
+    with cyrus("ldap", "-O", file) as twin:
+        theirs = [twin.ask(*one.question) for one in differ]
+
+    assert theirs == [one.theirs for one in differ]
+    assert await ours(file, [one.question for one in differ]) == [one.ours for one in differ]
+
+
+async def test_a_directory_that_is_not_there_is_no_refusal_here(tmp_path: Path) -> None:
+    file = tmp_path / "ldap.conf"
+    file.write_text(f"ldap_servers: ldap://127.0.0.1:{free_port()}/\n{BASE}\n")
+    with cyrus("ldap", "-O", str(file)) as twin:
+        assert twin.ask(*JOE) == b"NO"
+
+    assert await ours(str(file), [JOE]) == [OUTAGE]
+
+
+def test_the_c_daemon_starts_with_settings_that_are_refused_here(tmp_path: Path) -> None:
+    file = tmp_path / "ldap.conf"
+    file.write_text("ldap_filter: (uid=%u\n")
+    with cyrus("ldap", "-O", str(file)) as twin:
+        assert twin.ask(*JOE) == b"NO"
+
+    settings = Settings(mechanism="ldap", mechanism_option=str(file))
+    with pytest.raises(StartupError, match=r"ldap_filter: .*a closing parenthesis is missing"):
+        LDAP.check(LDAP.configure(settings))
+
+
+async def test_both_take_no_server_from_libldaps_own_settings(
+    tmp_path: Path, directory: Slapd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LDAPURI", directory.uri)
+    file = tmp_path / "ldap.conf"
+    file.write_text(f"{BASE}\n")
+    with cyrus("ldap", "-O", str(file)) as twin:
+        assert twin.ask(*JOE) == b"NO"
+
+    assert await ours(str(file), [JOE]) == [OUTAGE]

@@ -1,7 +1,8 @@
 """The ways to check a password against a directory: bind, fastbind, custom.
 
-Each returns the name of the user's entry, or a refusal. What they raise is
-ServerFailed, where another server may know, or CannotTell, where none will.
+Each returns the name of the user's entry, or a refusal. They raise ServerFailed
+where another server may know, CannotTell where none will; custom, which compares
+by itself, CannotCheck and WorkerLost too.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,7 +1,7 @@
 """The backend `-a ldap`: the servers in turn, one method, and the group that users must be in."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pysaslauthd.backends.base import Naming
@@ -11,7 +11,10 @@ from pysaslauthd.backends.ldap.methods import Method
 from pysaslauthd.backends.ldap.server import Server
 from pysaslauthd.backends.ldap.templates import Subject
 from pysaslauthd.backends.ldap.verdicts import NAME, CannotTell
+from pysaslauthd.errors import CannotCheck
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
+from pysaslauthd.workers.hashes import HashWorkers
+from pysaslauthd.workers.questions import WorkerLost
 
 GREETING = 0.5  # seconds for servers to be there before the first request is waited for
 NO_MEMBER = Rejected(Reason.DENIED, NAME, detail="not a member of the group")
@@ -26,7 +29,7 @@ class Rules(NamedTuple):
 
 
 class Ldap:
-    """Asks the first of *servers* that answers; *on_close* lets go of what the method needs."""
+    """Asks the first of *servers* that answers. *hashes*: where the method compares by itself."""
 
     name = NAME
     naming = Naming.BOTH
@@ -34,26 +37,31 @@ class Ldap:
     uses_address = False
 
     def __init__(
-        self, servers: Sequence[Server], rules: Rules, on_close: Callable[[], None]
+        self, servers: Sequence[Server], rules: Rules, hashes: HashWorkers | None = None
     ) -> None:
         self._servers = servers
         self._rules = rules
-        self._on_close = on_close
+        self._hashes = hashes
         self._greetings: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Connect to the servers, in good time for the first request; log what fails."""
+        if self._hashes is not None:
+            self._hashes.open()
         self._greetings = [asyncio.create_task(server.greet()) for server in self._servers]
         await asyncio.wait(self._greetings, timeout=GREETING)
 
     def retire(self) -> None:
-        """Keep the connections: requests that are under way need them."""
+        """Keep the connections, which requests that are under way need; no idle workers."""
+        if self._hashes is not None:
+            self._hashes.retire()
 
     async def close(self) -> None:
         """Close all connections."""
         for server in self._servers:
             await server.close()
-        self._on_close()
+        if self._hashes is not None:
+            self._hashes.close()
 
     async def verify(self, request: AuthRequest, /) -> AuthResult:
         """Return the verdict of a server; Unavailable where none has one."""
@@ -68,7 +76,7 @@ class Ldap:
                 return await self._ask(server, request)
             except ServerFailed as error:
                 problems.append(str(error))
-            except CannotTell as error:
+            except (CannotTell, CannotCheck, WorkerLost) as error:
                 return Unavailable(str(error), NAME)
             except asyncio.CancelledError as error:
                 error.add_note(f"while waiting for {server.name}")
