@@ -75,6 +75,8 @@ class LdapServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self.open:
+            await asyncio.sleep(0)  # they see that their connections have ended
 
     @property
     def tags(self) -> list[int]:
