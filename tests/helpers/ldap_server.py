@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from pysaslauthd.wire import ber, ldap
+from tests.helpers.workers import eventually
 
 SUCCESS, BUSY, INVALID_CREDENTIALS = 0, 51, 49
 RESPONSES = {
@@ -75,8 +76,7 @@ class LdapServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self.open:
-            await asyncio.sleep(0)  # they see that their connections have ended
+        await eventually(lambda: not self.open, "end of all connections")
 
     @property
     def tags(self) -> list[int]:

@@ -172,8 +172,8 @@ async def test_a_deadline_says_for_which_server() -> None:
 
 
 async def test_opening_does_not_wait_for_long_for_a_silent_server() -> None:
-    async with ldap_server(say_nothing) as server:
-        async with asyncio.timeout(5), backend(settings(server, timeout=60)) as subject:
+    async with ldap_server(say_nothing) as server, asyncio.timeout(5):
+        async with backend(settings(server, timeout=60)) as subject:
             assert isinstance(subject.verifier, Ldap)
 
 
