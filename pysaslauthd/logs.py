@@ -18,7 +18,7 @@ FUNCTION_COLUMN = " " * 16  # where other builds of the C daemon name a function
 SYSLOG_SOCKET = "/dev/log"
 LOGGERS = ("pysaslauthd", "asyncio")  # the event loop tells of faults too
 # What these say, the C daemon's mechanisms say: with or without -V, and without the column.
-MECHANISMS = ("pysaslauthd.backends.pam",)
+MECHANISMS = ("pysaslauthd.backends.kerberos5.verifier", "pysaslauthd.backends.pam")
 PRIORITIES = {
     logging.DEBUG: syslog.LOG_DEBUG,
     logging.INFO: syslog.LOG_INFO,
