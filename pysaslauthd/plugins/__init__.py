@@ -2,12 +2,13 @@
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins import ldap, local
+from pysaslauthd.plugins import kerberos5, ldap, local
 from pysaslauthd.plugins.mechanism import Mechanism
 
 MECHANISMS = {
     "sasldb": local.SASLDB,
     "getpwent": local.GETPWENT,
+    "kerberos5": kerberos5.KERBEROS5,
     "pam": local.PAM,
     "shadow": local.SHADOW,
     "ldap": ldap.LDAP,

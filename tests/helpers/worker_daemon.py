@@ -13,7 +13,9 @@ from tests.helpers.daemon import environment
 from tests.helpers.instance import COMMAND, children_of, is_alive
 from tests.helpers.processes import DEADLINE, Server, accepts, short_directory, wait_for
 
-FRONT, PAM, SHADOW, ADDRESSES = "front", "pam", "shado", "addre"  # ps shows 15 bytes of a name
+FRONT, PAM, SHADOW, KERBEROS5, ADDRESSES = (  # ps shows 15 bytes of a name
+    *("front", "pam", "shado", "kerbe", "addre"),
+)
 PASSWORD = "right horse"
 OUTAGE = b""
 
