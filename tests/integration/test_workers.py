@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +17,7 @@ from pysaslauthd.plugins.mechanism import WARM_WORKERS
 from pysaslauthd.stores import accounts
 from tests.helpers.accounts import account, needs_account_tools, require_root, set_stored
 from tests.helpers.instance import children_of, is_alive
+from tests.helpers.own_log import OwnLog, own_log
 from tests.helpers.pam import (
     PERMIT,
     UNIX,
@@ -28,7 +28,7 @@ from tests.helpers.pam import (
     stack_that_runs,
     stack_that_sleeps,
 )
-from tests.helpers.processes import short_directory, wait_for
+from tests.helpers.processes import wait_for
 from tests.helpers.worker_daemon import (
     ADDRESSES,
     OUTAGE,
@@ -43,7 +43,6 @@ from tests.helpers.worker_daemon import (
 Serving = Callable[[Stack | str], Service]
 
 DEADLINE = 1.0  # seconds, of the daemon
-SYSLOG_PATIENCE = 10.0  # seconds
 MANY_RELOADS = GENERATIONS_KEPT + 2
 
 
@@ -354,46 +353,23 @@ class TestLeaving:
             assert code == 0
 
 
-# With a /dev of its own, whose log is its first argument, it runs the others.
-OWN_LOG = """
-mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
-ln -s "$0" /dev/log && exec "$@"
-"""
-
-
 class TestSyslog:
     @pytest.fixture
-    def own_log(self, lacking: Callable[[str], NoReturn]) -> Iterator[socket.socket]:
-        """A syslog that only a daemon sees that runs within `OWN_LOG`."""
-        if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-            lacking("needs a mount namespace of its own")
-        with (
-            short_directory("sd-") as directory,
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
-        ):
-            log.bind(str(directory / "log"))
-            (directory / "log").chmod(0o666)
-            log.settimeout(SYSLOG_PATIENCE)
-            yield log
+    def log(self, lacking: Callable[[str], NoReturn]) -> Iterator[OwnLog]:
+        with own_log(lacking) as made:
+            yield made
 
     def test_the_lines_of_pams_modules_bear_the_daemons_name_and_the_workers_number(
-        self, own_log: socket.socket, serving: Serving
+        self, log: OwnLog, serving: Serving
     ) -> None:
         warning = serving("auth required pam_warn.so\n" + PERMIT.text).name
-        within = ["unshare", "--mount", "sh", "-c", OWN_LOG, own_log.getsockname()]
-        with worker_daemon("pam", within=within) as daemon:
+        with worker_daemon("pam", within=log.within) as daemon:
             asked = daemon.asking(warning)
-            said = next(line for line in lines_of(own_log) if "pam_warn(" in line)
+            said = next(line for line in log.lines() if "pam_warn(" in line)
 
             assert asked.result() == b"OK"
             assert re.search(rf" saslauthd\[(\d+)\]: pam_warn\({warning}:auth\): ", said)
             assert f"saslauthd[{daemon.server.pid}]" not in said
-
-
-def lines_of(log: socket.socket) -> Iterator[str]:
-    """Yield the lines that a syslog gets, as they come."""
-    while True:
-        yield log.recv(4096).decode(errors="backslashreplace")
 
 
 def hash_of(password: str) -> str:
