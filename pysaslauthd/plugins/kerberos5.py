@@ -54,7 +54,7 @@ def _work(settings: Settings) -> Answer:
 
 
 def _rules(settings: Settings) -> "Rules":
-    from pysaslauthd.backends.kerberos5.principals import Naming
+    from pysaslauthd.backends.kerberos5.principals import NameRules
     from pysaslauthd.backends.kerberos5.verifier import Rules
 
     table = settings.kerberos5 or tables.Kerberos5()
@@ -62,7 +62,7 @@ def _rules(settings: Settings) -> "Rules":
         table.keytab,
         table.verify_principal,
         table.servername,
-        Naming(table.conv_krb4_instance, table.uppercase_realm, table.instances),
+        NameRules(table.conv_krb4_instance, table.uppercase_realm, table.instances),
     )
 
 

@@ -11,8 +11,8 @@ from typing import NoReturn
 import pytest
 
 from pysaslauthd.privileges import CAP_DAC_READ_SEARCH
+from tests.helpers import instance
 from tests.helpers.accounts import require_root
-from tests.helpers.instance import COMMAND, run
 from tests.helpers.kdc import PASSWORD, SERVER, Kdc, false_kdc, kdc, needs_kdc
 from tests.helpers.processes import short_directory, wait_for
 from tests.helpers.worker_daemon import KERBEROS5, OUTAGE, WorkerDaemon, worker_daemon
@@ -155,11 +155,14 @@ def test_a_reload_follows_the_file(daemon: WorkerDaemon, place: Place) -> None:
 
 def test_the_realm_of_a_request_is_joined_to_the_login_where_that_is_wanted(place: Place) -> None:
     with place.daemon("-r") as daemon:
-        reply = ask(daemon, "eve@OTHER.EXAMPLE")
+        reply = instance.ask(daemon.mux, "eve", PASSWORD, "OTHER.EXAMPLE")
         said = daemon.lines()
 
     assert reply == b"OK"
-    assert "auth success: [user=eve@OTHER.EXAMPLE] [service=imap] [realm=] [mech=kerberos5]" in said
+    assert (
+        "auth success: [user=eve@OTHER.EXAMPLE] [service=imap] [realm=OTHER.EXAMPLE]"
+        " [mech=kerberos5]" in said
+    )
 
 
 def test_an_unknown_user_is_answered_as_late_as_a_wrong_password(place: Place) -> None:
@@ -184,8 +187,8 @@ class TestStart:
         """Return what is said when a start is refused."""
         place.option.write_text(file)
         with short_directory("sd-") as directory:
-            argv = [*COMMAND, "-a", "kerberos5", "-f", "-m", str(directory), *flags]
-            done = run([*place.within, *argv, "-O", str(place.option)])
+            argv = [*instance.COMMAND, "-a", "kerberos5", "-f", "-m", str(directory), *flags]
+            done = instance.run([*place.within, *argv, "-O", str(place.option)])
         assert done.returncode == 1
         return [line.partition("] :")[2] for line in done.stderr.splitlines()]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from pysaslauthd.backends.kerberos5 import libkrb5
-from pysaslauthd.backends.kerberos5.principals import Naming
+from pysaslauthd.backends.kerberos5.principals import NameRules
 from pysaslauthd.backends.kerberos5.verifier import Kerberos5, Rules, check_prerequisites
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthResult, Reason, Rejected, Unavailable
@@ -143,20 +143,20 @@ class TestAnswers:
     def test_a_name_that_is_none_is_refused(
         self, realm: Place, user: str, given_realm: str, text: str
     ) -> None:
-        rules = realm.rules(naming=Naming(instances={"imap": "mail"}))
+        rules = realm.rules(names=NameRules(instances={"imap": "mail"}))
 
         result = asked(rules, user, realm=given_realm)
 
         assert result == Rejected(Reason.NO_SUCH_USER, "kerberos5", text)
 
     def test_users_of_a_service_are_asked_about_by_its_instance(self, realm: Place) -> None:
-        rules = realm.rules(naming=Naming(instances={"imap": "mail"}))
+        rules = realm.rules(names=NameRules(instances={"imap": "mail"}))
 
         assert isinstance(asked(rules, "joe"), Accepted)
         assert asked(rules, "ann") == rejected(Reason.NO_SUCH_USER)
 
     def test_a_realm_may_be_spelt_in_lower_case_where_that_is_wanted(self, realm: Place) -> None:
-        upper = realm.rules(naming=Naming(uppercase_realm=True))
+        upper = realm.rules(names=NameRules(uppercase_realm=True))
 
         assert isinstance(asked(upper, "eve", realm="other.example"), Accepted)
         assert isinstance(asked(realm.rules(), "eve", realm="other.example"), Unavailable)
@@ -199,6 +199,17 @@ class TestKeytabs:
         assert result.detail == (
             "krb5_verify_init_creds: Key table file '/nonexistent/keytab' not found (2);"
             " make FILE:/nonexistent/keytab: kadmin ktadd"
+        )
+
+    def test_one_that_is_none_is_an_outage(self, realm: Place, tmp_path: Path) -> None:
+        (tmp_path / "keytab").write_bytes(b"nonsense")
+
+        result = asked(realm.rules(keytab=str(tmp_path / "keytab")))
+
+        assert result == Unavailable(
+            "krb5_verify_init_creds: Unsupported key table format version number (-1765328171);"
+            f" see FILE:{tmp_path}/keytab",
+            "kerberos5",
         )
 
     def test_the_systems_is_used_where_none_is_named(

@@ -2,18 +2,18 @@
 
 import pytest
 
-from pysaslauthd.backends.kerberos5.principals import Naming, NoPrincipal, principal_name
+from pysaslauthd.backends.kerberos5.principals import NameRules, NoPrincipal, principal_name
 from tests.contract.verifier import request_for
 
-PLAIN = Naming()
-DOTS = Naming(conv_krb4_instance=True)
-UPPER = Naming(uppercase_realm=True)
-MAIL = Naming(instances={"imap": "mail"})  # imap is what request_for asks for
-OTHERS = Naming(instances={"smtp": "mail", "IMAP": "mail"})
+PLAIN = NameRules()
+DOTS = NameRules(conv_krb4_instance=True)
+UPPER = NameRules(uppercase_realm=True)
+MAIL = NameRules(instances={"imap": "mail"})  # imap is what request_for asks for
+OTHERS = NameRules(instances={"smtp": "mail", "IMAP": "mail"})
 
 
 @pytest.mark.parametrize(
-    ("naming", "user", "realm", "name"),
+    ("rules", "user", "realm", "name"),
     [
         pytest.param(PLAIN, "joe", "", b"joe", id="of-the-default-realm"),
         pytest.param(PLAIN, "joe", "r", b"joe@r", id="of-a-realm"),
@@ -35,12 +35,12 @@ OTHERS = Naming(instances={"smtp": "mail", "IMAP": "mail"})
         pytest.param(OTHERS, "joe/any", "r", b"joe/any@r", id="forced-for-other-services"),
     ],
 )
-def test_a_login_names_a_principal(naming: Naming, user: str, realm: str, name: bytes) -> None:
-    assert principal_name(request_for(user, b"pw", realm), naming) == name
+def test_a_login_names_a_principal(rules: NameRules, user: str, realm: str, name: bytes) -> None:
+    assert principal_name(request_for(user, b"pw", realm), rules) == name
 
 
 @pytest.mark.parametrize(
-    ("naming", "user", "realm"),
+    ("rules", "user", "realm"),
     [
         pytest.param(MAIL, "joe/admin", "r", id="another-instance-than-the-forced-one"),
         pytest.param(MAIL, "joe/mail/x", "r", id="more-than-the-forced-one"),
@@ -54,6 +54,6 @@ def test_a_login_names_a_principal(naming: Naming, user: str, realm: str, name: 
         pytest.param(PLAIN, "joe", "r\0x", id="nul-in-the-realm"),
     ],
 )
-def test_a_login_that_is_nobodys_is_refused(naming: Naming, user: str, realm: str) -> None:
+def test_a_login_that_is_nobodys_is_refused(rules: NameRules, user: str, realm: str) -> None:
     with pytest.raises(NoPrincipal):
-        principal_name(request_for(user, b"pw", realm), naming)
+        principal_name(request_for(user, b"pw", realm), rules)

@@ -12,7 +12,7 @@ from pysaslauthd.model import AuthRequest
 LONGEST_NAME = 2047  # bytes, as in the C daemon
 
 
-class Naming(NamedTuple):
+class NameRules(NamedTuple):
     """How principals are named: the settings of these names without `krb5_`.
 
     *instances* has, by service, the instance by which its users log in.
@@ -27,7 +27,7 @@ class NoPrincipal(Exception):
     """The request can be about nobody."""
 
 
-def principal_name(request: AuthRequest, naming: Naming) -> bytes:
+def principal_name(request: AuthRequest, rules: NameRules) -> bytes:
     """Return the name of the principal whose password *request* has, as krb5_parse_name takes it.
 
     What follows an `@` in the login is its realm: `-r` has put it there, or the
@@ -37,11 +37,11 @@ def principal_name(request: AuthRequest, naming: Naming) -> bytes:
     name, at, own_realm = request.user.partition("@")
     if at and not own_realm:
         raise NoPrincipal
-    if naming.conv_krb4_instance:
+    if rules.conv_krb4_instance:
         name = name.replace(".", "/", 1)
-    name = _with_instance(name, naming.instances.get(request.origin.service, ""))
+    name = _with_instance(name, rules.instances.get(request.origin.service, ""))
     realms = [realm.encode() for realm in (own_realm, request.realm) if realm]
-    if naming.uppercase_realm:
+    if rules.uppercase_realm:
         realms = [realm.upper() for realm in realms]
     whole = b"@".join([name.encode(), *realms])
     if len(whole) > LONGEST_NAME or b"\0" in whole:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pysaslauthd.backends.kerberos5 import libkrb5
 from pysaslauthd.backends.kerberos5.libkrb5 import Code, Handle, KerberosError, Session, Ticket
-from pysaslauthd.backends.kerberos5.principals import Naming, NoPrincipal, principal_name
+from pysaslauthd.backends.kerberos5.principals import NameRules, NoPrincipal, principal_name
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
 
@@ -74,7 +74,7 @@ class Rules(NamedTuple):
     keytab: str = ""
     verify_principal: str = "host"
     servername: str = ""
-    naming: Naming = Naming()
+    names: NameRules = NameRules()
 
 
 class Kerberos5:
@@ -98,7 +98,7 @@ class Kerberos5:
         if b"\0" in password:  # which libkrb5 would take for its end
             return Rejected(Reason.WRONG_PASSWORD, NAME, NO_TICKET)
         try:
-            name = principal_name(request, self._rules.naming)
+            name = principal_name(request, self._rules.names)
         except NoPrincipal:
             log.error("auth_krb5: form_principal_name")
             return NO_PRINCIPAL
