@@ -30,6 +30,8 @@ from tests.helpers.processes import short_directory
 from tests.helpers.stores import as_nobody, only_root
 from tests.helpers.workers import count_descriptors
 
+pytestmark = needs_kdc
+
 CALLS = 300  # of each kind
 BYTES_PER_CALL = 32  # the least that malloc gives out
 
@@ -80,7 +82,6 @@ def rejected(reason: Reason) -> Rejected:
     return Rejected(reason, "kerberos5", "krb5_get_init_creds_password failed")
 
 
-@needs_kdc
 class TestAnswers:
     @pytest.mark.parametrize(
         ("user", "password", "given_realm"),
@@ -162,7 +163,6 @@ class TestAnswers:
         assert isinstance(asked(realm.rules(), "eve", realm="other.example"), Unavailable)
 
 
-@needs_kdc
 class TestUnknownUsers:
     def test_they_are_held_for_as_long_as_a_wrong_password_takes(self, realm: Place) -> None:
         subject = Kerberos5(realm.rules())
@@ -190,7 +190,6 @@ class TestUnknownUsers:
         assert results == [rejected(Reason.WRONG_PASSWORD)] * 3
 
 
-@needs_kdc
 class TestKeytabs:
     def test_one_that_is_missing_is_an_outage(self, realm: Place) -> None:
         result = asked(realm.rules(keytab="/nonexistent/keytab"))
@@ -265,7 +264,6 @@ class TestKeytabs:
         )
 
 
-@needs_kdc
 class TestFalseKdc:
     @pytest.fixture
     def false(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kdc]:
@@ -318,7 +316,6 @@ class TestFaults:
         monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
         return tmp_path / "krb5.conf"
 
-    @needs_kdc
     def test_a_kdc_that_does_not_run_is_an_outage_until_it_does(self, realm: Place) -> None:
         subject = Kerberos5(realm.rules())
 
@@ -332,7 +329,6 @@ class TestFaults:
         )
         assert isinstance(subject.check(request_for("joe", b"pw")), Accepted)
 
-    @needs_kdc
     def test_a_realm_that_nobody_knows_is_an_outage(self, realm: Place) -> None:
         result = asked(realm.rules(), realm="NOWHERE")
 
@@ -416,7 +412,6 @@ class TestWhatAKdcMaySay:
         assert "hunter2" not in result.detail
 
 
-@needs_kdc
 @pytest.mark.usefixtures("seen_logs")
 class TestLog:
     def test_a_refusal_is_told_in_the_c_daemons_words(
@@ -478,7 +473,6 @@ def allocated() -> int:
     return int(mallinfo().uordblks)
 
 
-@needs_kdc
 class TestGrowth:
     @pytest.fixture(autouse=True)
     def _no_log(self) -> Iterator[None]:
@@ -522,7 +516,6 @@ class TestPrerequisites:
             check_prerequisites(Rules(keytab))
         return refused.value.lines
 
-    @needs_kdc
     def test_a_keytab_with_a_key_will_do(self, realm: Place) -> None:
         check_prerequisites(realm.rules())
 
@@ -554,7 +547,6 @@ class TestPrerequisites:
 
         assert self.refusal(str(keytab))[0].endswith(f"FILE:{keytab}: {problem}")
 
-    @needs_kdc
     @only_root
     def test_a_keytab_that_may_not_be_read_is_refused(self, realm: Place) -> None:
         realm.keytab.chmod(0o600)
