@@ -1,6 +1,5 @@
 """The backend that asks a KDC: kerberos5."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from pysaslauthd.config.classic import DEFAULT_FILE
 from pysaslauthd.config.kerberos5 import read_kerberos5
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins.mechanism import READING, Mechanism, in_workers
+from pysaslauthd.plugins.mechanism import READING, Mechanism, in_workers, option_file
 from pysaslauthd.workers.child import Answer, checking
 
 if TYPE_CHECKING:
@@ -25,20 +24,14 @@ def _configure(settings: Settings) -> Settings:
 
     StartupError where the file cannot be used.
     """
-    path = settings.mechanism_option
+    path = option_file(settings)
     if path is None and (settings.kerberos5 is not None or not Path(DEFAULT_FILE).exists()):
         return settings
     try:
-        table = read_kerberos5(DEFAULT_FILE if path is None else _absolute(path))
+        table = read_kerberos5(path or DEFAULT_FILE)
     except StartupError as error:
         raise StartupError(*error.lines, f"failed to initialize mechanism {NAME}") from None
     return msgspec.structs.replace(settings, kerberos5=table)
-
-
-@functools.cache
-def _absolute(path: str) -> str:
-    """Return what *path* means where the daemon was started, for it enters its run directory."""
-    return str(Path(path).absolute())
 
 
 def _check(settings: Settings) -> None:
@@ -69,7 +62,7 @@ def _rules(settings: Settings) -> "Rules":
 # Its workers are busy for some milliseconds with each password, but a KDC far away or silent
 # takes longer: there are as many as where they wait.
 KERBEROS5 = Mechanism(
-    "in_workers",
+    ("in_workers",),
     _check,
     in_workers(NAME),
     configure=_configure,

@@ -11,7 +11,7 @@ import msgspec
 
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins.elsewhere import refuse_cleartext, tls_context
-from pysaslauthd.plugins.mechanism import Mechanism, make_pool
+from pysaslauthd.plugins.mechanism import Mechanism, make_pool, option_file
 from pysaslauthd.remote.endpoint import Endpoint, Security, split_port
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def _configure(settings: Settings) -> Settings:
     from pysaslauthd.config.ldap import read_file
 
     table = settings.ldap
-    if settings.mechanism_option is not None or table is None:
-        path = settings.mechanism_option or classic.DEFAULT_FILE
+    path = option_file(settings)
+    if path is not None or table is None:
         options = libldap.read_options(os.environ, settings.run_directory)
-        table, warnings = read_file(path, options)
+        table, warnings = read_file(path or classic.DEFAULT_FILE, options)
         for warning in warnings:
             log.warning("%s", warning)
     return msgspec.structs.replace(settings, ldap=classic.with_identity(table, NAME))

@@ -1,8 +1,10 @@
 """What a backend is to the rest of the daemon: how it is configured, checked, made and staffed."""
 
+import functools
 import importlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from pysaslauthd.backends.base import PasswordVerifier
@@ -53,6 +55,18 @@ class Mechanism(NamedTuple):
     def most_workers(self, settings: Settings) -> int:
         """Return how many worker processes it may have."""
         return _most_workers(settings, hashes=self.hashes)
+
+
+def option_file(settings: Settings) -> str | None:
+    """Return the file that `-O` names, None where it names none."""
+    option = settings.mechanism_option
+    return None if option is None else _absolute(option)
+
+
+@functools.cache
+def _absolute(path: str) -> str:
+    """Return what *path* means where the daemon was started, for it enters its run directory."""
+    return str(Path(path).absolute())
 
 
 def in_workers(name: str, *, hashes: bool = False, uses_address: bool = False) -> Make:

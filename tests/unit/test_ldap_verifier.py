@@ -172,9 +172,12 @@ async def test_a_deadline_says_for_which_server() -> None:
 
 
 async def test_opening_does_not_wait_for_long_for_a_silent_server() -> None:
-    async with ldap_server(say_nothing) as server, asyncio.timeout(5):
-        async with backend(settings(server, timeout=60)) as subject:
-            assert isinstance(subject.verifier, Ldap)
+    async with (
+        ldap_server(say_nothing) as server,
+        asyncio.timeout(5),
+        backend(settings(server, timeout=60)) as subject,
+    ):
+        assert isinstance(subject.verifier, Ldap)
 
 
 async def test_opening_says_what_is_not_there(
@@ -185,9 +188,7 @@ async def test_opening_says_what_is_not_there(
     async with backend(Settings(mechanism="ldap", ldap=table)):
         pass
 
-    assert [one.getMessage() for one in caplog.records] == [
-        f"127.0.0.1:{port}: Connection refused"
-    ]
+    assert [one.getMessage() for one in caplog.records] == [f"127.0.0.1:{port}: Connection refused"]
 
 
 async def test_who_was_asked_about_is_logged_as_a_filter(
