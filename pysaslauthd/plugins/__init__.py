@@ -2,7 +2,7 @@
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins import kerberos5, ldap, local
+from pysaslauthd.plugins import httpform, kerberos5, ldap, local
 from pysaslauthd.plugins.mechanism import Mechanism
 
 MECHANISMS = {
@@ -12,6 +12,7 @@ MECHANISMS = {
     "pam": local.PAM,
     "shadow": local.SHADOW,
     "ldap": ldap.LDAP,
+    "httpform": httpform.HTTPFORM,
 }
 
 

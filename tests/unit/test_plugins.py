@@ -27,7 +27,8 @@ from tests.helpers.workers import Children, eventually, serving
 
 BLOCKING = ["getpwent", "kerberos5", "pam", "shadow"]
 OF_THIS_MACHINE = ["getpwent", "pam", "shadow"]
-NAMINGS = {"sasldb": Naming.PAIR, "ldap": Naming.BOTH}
+# The others': joined.
+NAMINGS = {"sasldb": Naming.PAIR, "ldap": Naming.BOTH, "httpform": Naming.BOTH}
 
 
 @pytest.mark.parametrize("name", ["pam", "PAM", "Pam"])
@@ -40,7 +41,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
         find_mechanism(Settings(mechanism="kerberos9"))
 
     assert refused.value.lines[0] == "unknown authentication mechanism: kerberos9"
-    assert refused.value.lines[1].endswith("sasldb getpwent kerberos5 pam shadow ldap")
+    assert refused.value.lines[1].endswith("sasldb getpwent kerberos5 pam shadow ldap httpform")
 
 
 @pytest.mark.parametrize("name", OF_THIS_MACHINE)
@@ -63,8 +64,8 @@ async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
     assert backend.uses_address == (name == "pam")
 
 
-def test_sasldb_has_no_workers() -> None:
-    assert MECHANISMS["sasldb"].work is None
+def test_only_what_blocks_has_workers() -> None:
+    assert [name for name, one in MECHANISMS.items() if one.work is not None] == BLOCKING
 
 
 @pytest.mark.parametrize("path", ["db", "./db", ""])
@@ -214,9 +215,12 @@ print(*sorted(set(sys.modules) - before))
     assert done.stdout == "\n"
 
 
-@pytest.mark.parametrize("name", BLOCKING)
-def test_a_backend_is_not_imported_before_it_is_used(name: str) -> None:
-    script = f"import sys, pysaslauthd.plugins; print('pysaslauthd.backends.{name}' in sys.modules)"
+BACKENDS = [f"pysaslauthd.backends.{name}" for name in MECHANISMS]
+
+
+@pytest.mark.parametrize("module", [*BACKENDS, "aiohttp", "passlib"])
+def test_a_backend_is_not_imported_before_it_is_used(module: str) -> None:
+    script = f"import sys, pysaslauthd.plugins; print({module!r} in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
