@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "httpform"
 YES = frozenset({200, 204})
 NO = frozenset({401, 403})
+VERDICTS = YES | NO
 
 # Servers keep a connection for 2 s (gunicorn) to 75 s (nginx): ours must be over before theirs.
 KEPT = 1.5  # seconds
@@ -84,9 +85,9 @@ class Httpform:
     async def _ask(self, form: bytes, course: "_Course") -> tuple[int, bytes]:
         """Return status and phrase of the answer.
 
-        A server may close a kept connection just when it is used again: then, and
-        then only, once more. What has not been answered has not been looked at; and if
-        it has, a password may be checked twice, but for a wrong one being counted so.
+        A server may close a kept connection just when it is used again: then, and then
+        only, it is asked once more. Most likely it has not read the request; and if it
+        has, the same password has the same verdict. At worst a wrong one counts twice.
         """
         try:
             return await self._post(form)
@@ -99,7 +100,7 @@ class Httpform:
         if self._session is None:
             self._session = self._make_session()
         async with self._session.post(self._url, data=form, allow_redirects=False) as response:
-            if response.status in YES | NO:
+            if response.status in VERDICTS and not response.content.is_eof():
                 await _finish(response)
             return response.status, (response.reason or "").encode(errors="surrogateescape")
 
