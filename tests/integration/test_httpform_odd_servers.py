@@ -356,7 +356,7 @@ class Patient(Connector):
 class Held(Connector):
     """Is connected only when *go_on* is set."""
 
-    go_on = asyncio.Event()
+    go_on: asyncio.Event
 
     async def connect(self, make: Callable[[], P]) -> P:
         connected = await super().connect(make)
@@ -367,6 +367,7 @@ class Held(Connector):
 async def test_a_backend_that_is_closed_meanwhile_has_no_verdict() -> None:
     async with scripted(answering(YES)) as web:
         connector = Held(Endpoint(LOOPBACK, web.port, Security.NONE), None, 5.0)
+        connector.go_on = asyncio.Event()
         subject = Httpform(connector, URI, DATA, 1)
         asking = asyncio.create_task(ask(subject))
         await eventually(lambda: web.connections == 1, "a connection")
