@@ -1,4 +1,4 @@
-"""What `-a httpform` is told: by the file of `-O`, else by its table, else by the default file.
+"""What `-a httpform` is told: by a file, else by its table, else by the default file.
 
 Facts: protocols/backends.md sections 6 and 8.
 """
@@ -29,9 +29,12 @@ NAME = re.compile(r"[A-Za-z0-9._-]+")
 TARGET = re.compile(r"/[^\s\x00-\x1f\x7f]*")
 
 
-def configure(settings: Settings) -> Settings:
-    """Return *settings* with the table that counts; StartupError says what is wrong with it."""
-    table = with_identity(_find_table(settings), "httpform")
+def configure(settings: Settings, file: str | None) -> Settings:
+    """Return *settings* with the table that counts, that of *file* if there is one.
+
+    StartupError says what is wrong with it.
+    """
+    table = with_identity(_find_table(settings, file), "httpform")
     if not table.uri or not table.data:
         raise StartupError(
             "auth_httpform_init formdata and uri must be specified",
@@ -47,9 +50,9 @@ def configure(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, httpform=table)
 
 
-def _find_table(settings: Settings) -> Httpform:
-    if settings.mechanism_option is not None:
-        return _read_table(settings.mechanism_option)
+def _find_table(settings: Settings, file: str | None) -> Httpform:
+    if file is not None:
+        return _read_table(file)
     if settings.httpform is not None:
         return settings.httpform
     return _read_table(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else Httpform()
@@ -57,8 +60,6 @@ def _find_table(settings: Settings) -> Httpform:
 
 def _read_table(path: str) -> Httpform:
     """Return what the file at *path* says; other mechanisms may have their keys there too."""
-    if not path.startswith("/"):
-        raise StartupError(f"-O names a file for -a httpform: an absolute path, not {path!r}")
     try:
         lines = read_lines(path)
     except StartupError as error:

@@ -8,11 +8,15 @@ from pysaslauthd.config.settings import Settings
 from pysaslauthd.config.tables import Httpform as Table
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins.elsewhere import refuse_cleartext, tls_context
-from pysaslauthd.plugins.mechanism import Mechanism
+from pysaslauthd.plugins.mechanism import Mechanism, option_file
 from pysaslauthd.remote.endpoint import Endpoint, Security
 from pysaslauthd.workers.pool import Source
 
 HTTP_PORT, HTTPS_PORT = 80, 443
+
+
+def _configure(settings: Settings) -> Settings:
+    return configure(settings, option_file(settings))
 
 
 def _table(settings: Settings) -> Table:
@@ -51,4 +55,4 @@ def _make(settings: Settings, _source: Source) -> PasswordVerifier:
     return Httpform(connector, table.uri, table.data, table.connections)
 
 
-HTTPFORM = Mechanism("httpform", _check, _make, configure=configure)
+HTTPFORM = Mechanism(("httpform",), _check, _make, _configure)

@@ -296,7 +296,7 @@ class TestTls:
     async def test_a_server_that_wants_a_certificate_gets_ours(
         self, way: str, authority: Authority, tmp_path: Path
     ) -> None:
-        ours = authority.issue(["client.example.org"])
+        ours = authority.issue_for_client()
         demand = f"TLSCACertificateFile {authority.file}\nTLSVerifyClient demand"
         files = {"tls_cert": str(ours.certificate), "tls_key": str(ours.key)}
         with slapd(PEOPLE_HERE, authority.issue(), server=demand) as running:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, Origin, Secret
 from pysaslauthd.plugins import MECHANISMS, find_mechanism, most_workers
-from pysaslauthd.plugins.mechanism import MOST_WORKERS
+from pysaslauthd.plugins.mechanism import MOST_WORKERS, option_file
 from pysaslauthd.privileges import CAP_DAC_READ_SEARCH
 from pysaslauthd.workers.child import Answer
 from pysaslauthd.workers.frames import decode_question, encode_answer
@@ -64,8 +65,10 @@ async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
     assert backend.uses_address == (name == "pam")
 
 
-def test_only_what_blocks_has_workers() -> None:
-    assert [name for name, one in MECHANISMS.items() if one.work is not None] == BLOCKING
+def test_what_blocks_or_hashes_has_workers() -> None:
+    working = {name for name, one in MECHANISMS.items() if one.work is not None}
+
+    assert working == {*BLOCKING, "ldap"}
 
 
 @pytest.mark.parametrize("path", ["db", "./db", ""])
@@ -231,3 +234,14 @@ def test_a_backend_is_not_imported_before_it_is_used(module: str) -> None:
     )
 
     assert done.stdout == "False\n"
+
+
+def test_a_file_of_the_option_is_the_same_wherever_the_daemon_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(mechanism="ldap", mechanism_option=f"{tmp_path.name}.conf")
+    monkeypatch.chdir(tmp_path)
+    at_the_start = option_file(settings)
+    monkeypatch.chdir("/")
+
+    assert option_file(settings) == at_the_start == f"{tmp_path}/{tmp_path.name}.conf"
