@@ -1,0 +1,1 @@
+"""SASL mechanisms as scripts that do no I/O: what each says, what it makes of the answer."""
