@@ -13,6 +13,7 @@ from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.authenticator import AddressSource, Authenticator
 from pysaslauthd.engine.cache import Cache
 from pysaslauthd.engine.names import Names
+from pysaslauthd.errors import StartupError
 from pysaslauthd.link import Addresses, Link, Workers
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.server.mux import MuxDoor, Rules
@@ -143,6 +144,8 @@ class Front:
     async def _reload(self, text: bytes, generation: int) -> None:
         try:
             await self._follow(channel.decode_settings(text), generation)
+        except StartupError as error:
+            log.error("not reloaded: %s", "; ".join(error.lines))
         except Exception:
             log.exception("not reloaded")
         else:

@@ -201,6 +201,8 @@ class Supervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._run_front(self._settings, self._generation, end)
             status = 0
+        except StartupError as error:  # such as for a file that only root may read
+            log.error("%s", "; ".join(error.lines))
         except Exception:
             log.exception("the front failed")
         finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pysaslauthd.backends.base import PasswordVerifier
     from pysaslauthd.backends.ldap.lookup import GroupAttribute, GroupFilter, Search
     from pysaslauthd.backends.ldap.methods import Method
+    from pysaslauthd.backends.ldap.sasl import SaslRules
     from pysaslauthd.backends.ldap.server import TakeOn
     from pysaslauthd.config.settings import Settings
     from pysaslauthd.config.tables import Ldap
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 NAME = "ldap"
 PORTS = {"ldap": 389, "ldaps": 636}
+EXTERNAL = "EXTERNAL"  # the mechanism that has no password
 DEFAULT_SOCKET = "/var/run/slapd/ldapi"  # of OpenLDAP, as Debian builds it
 
 
@@ -50,16 +52,17 @@ def _configure(settings: Settings) -> Settings:
 
 def _check(settings: Settings) -> None:
     table = _table(settings)
-    endpoints = [parse_server(uri, start_tls=table.start_tls) for uri in table.servers]
+    endpoints = _endpoints(table)
     if not endpoints:
         raise StartupError("ldap_servers: there is none")
     if _shows_passwords(table):
-        for endpoint in endpoints:
+        for endpoint in endpoints.values():
             cure = "use ldaps:// or ldap_start_tls: yes"
             refuse_cleartext(endpoint, settings, "ldap_servers", cure)
-    if any(endpoint.security is not Security.NONE for endpoint in endpoints):
+    if any(endpoint.security is not Security.NONE for endpoint in endpoints.values()):
         tls_context(table, NAME)
-    _identity(table)
+    for endpoint in endpoints.values():
+        _identity(table, endpoint)
     _group(table)
     if table.auth_method != "fastbind":
         _user_search(table)
@@ -77,7 +80,10 @@ def _check_hashing() -> None:
 
 def _shows_passwords(table: Ldap) -> bool:
     """Say whether a password or a hash goes over the connection as it is."""
-    return not (table.use_sasl and table.auth_method == "fastbind" and table.mech != "PLAIN")
+    if not table.use_sasl or table.auth_method != "fastbind":
+        return True
+    mechanism = _sasl_rules(table).mechanism
+    return mechanism is not None and mechanism.reveals_password
 
 
 def _make(settings: Settings, source: Source) -> PasswordVerifier:
@@ -88,12 +94,10 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
 
     table = _table(settings)
     context = tls_context(table, NAME)
-    take_on = _identity(table)
     limits = Limits(table.timeout, table.connections)
     servers = [
-        Server(uri, Connector(endpoint, context, table.timeout), take_on, limits)
-        for uri in table.servers
-        for endpoint in [parse_server(uri, start_tls=table.start_tls)]
+        Server(uri, Connector(endpoint, context, table.timeout), _identity(table, endpoint), limits)
+        for uri, endpoint in _endpoints(table).items()
     ]
     hashes = None
     if table.auth_method == "custom":
@@ -116,6 +120,10 @@ def _table(settings: Settings) -> Ldap:
     return settings.ldap or Ldap()
 
 
+def _endpoints(table: Ldap) -> dict[str, Endpoint]:
+    return {uri: parse_server(uri, start_tls=table.start_tls) for uri in table.servers}
+
+
 def parse_server(uri: str, *, start_tls: bool) -> Endpoint:
     """Return where *uri*, of ldap_servers, leads; StartupError where it leads nowhere."""
     parts = urlsplit(uri)
@@ -135,9 +143,17 @@ def parse_server(uri: str, *, start_tls: bool) -> Endpoint:
     return Endpoint(host, port, security)
 
 
-def _identity(table: Ldap) -> TakeOn:
+def _identity(table: Ldap, endpoint: Endpoint) -> TakeOn:
     from pysaslauthd.backends.ldap import identity
+    from pysaslauthd.sasl.client import Credentials
 
+    if table.use_sasl:
+        rules = _sasl_rules(table)
+        has_name = table.id or (rules.mechanism is not None and rules.mechanism.name == EXTERNAL)
+        credentials = Credentials(
+            table.id, table.password, table.authz_id, table.realm or None, NAME, endpoint.host
+        )
+        return identity.proven(rules, credentials) if has_name else identity.anonymous
     if not table.bind_dn:
         return identity.anonymous
     if table.password is None:
@@ -148,12 +164,32 @@ def _identity(table: Ldap) -> TakeOn:
     return identity.named(table.bind_dn, table.password)
 
 
+def _sasl_rules(table: Ldap) -> SaslRules:
+    from pysaslauthd.backends.ldap.sasl import SaslRules
+    from pysaslauthd.sasl.client import NoMechanism, find
+
+    try:
+        mechanism = find(table.mech) if table.mech else None
+    except NoMechanism as error:
+        raise StartupError(f"ldap_mech: {error}") from None
+    if table.auth_method == "fastbind" and mechanism is not None and mechanism.name == EXTERNAL:
+        raise StartupError(
+            "ldap_mech: EXTERNAL asks nobody for a password: everybody would be let in",
+            'name another mechanism; or use table [ldap] with auth_method = "bind", where only'
+            " the service uses SASL",
+        )
+    private = all(endpoint.is_private for endpoint in _endpoints(table).values())
+    return SaslRules(mechanism, private and table.tls_check_peer)
+
+
 def _method(table: Ldap, hashes: HashWorkers | None) -> Method:
-    from pysaslauthd.backends.ldap.methods import Bind, Custom, Fastbind
+    from pysaslauthd.backends.ldap.methods import Bind, Custom, Fastbind, SaslFastbind
     from pysaslauthd.backends.ldap.templates import Template
 
     if hashes is not None:
         return Custom(_user_search(table), table.password_attr.encode(), hashes.fits)
+    if table.auth_method == "fastbind" and table.use_sasl:
+        return SaslFastbind(_sasl_rules(table), table.realm or None, bool(_group(table)))
     if table.auth_method == "fastbind":
         return Fastbind(Template(table.filter))
     return Bind(_user_search(table))

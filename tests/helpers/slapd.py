@@ -38,6 +38,7 @@ rootpw "{admin_password}"
 directory "{directory}/data"
 maxsize 10485760
 index objectClass,uid,mail,member,uniqueMember eq
+{first}
 access to attrs=userPassword by dn.exact="{service}" read by anonymous auth by * none
 access to dn.subtree="ou=secret,{suffix}" by dn.exact="{service}" read by anonymous auth by * none
 access to * by * read
@@ -78,7 +79,11 @@ def group(cn: str, members: Sequence[str], attribute: str = "member") -> str:
 
 
 class Slapd:
-    """A directory below *directory*; *server* and *database* are lines for its configuration."""
+    """A directory below *directory*.
+
+    *server* and *database* are lines for its configuration; *first* are rules
+    of access that come before those that are always there.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,7 @@ class Slapd:
         certificate: Certificate | None = None,
         server: str = "",
         database: str = "",
+        first: str = "",
     ) -> None:
         self.directory = directory
         self.port, self.tls_port = free_port(), free_port()
@@ -105,6 +111,7 @@ class Slapd:
             directory=directory,
             server=server,
             database=database,
+            first=first,
         )
         self._configuration.write_text(text)
         (directory / "data").mkdir()
@@ -194,10 +201,11 @@ def slapd(
     certificate: Certificate | None = None,
     server: str = "",
     database: str = "",
+    first: str = "",
 ) -> Iterator[Slapd]:
     """Run a directory with *entries* (LDIF) beside the tree while the block runs."""
     with short_directory("ld-") as directory:
-        made = Slapd(directory, certificate, server, database)
+        made = Slapd(directory, certificate, server, database, first)
         made.load(TREE + entries)
         made.start()
         try:

@@ -13,8 +13,8 @@ from tests.helpers.daemon import environment
 from tests.helpers.instance import COMMAND, children_of, is_alive
 from tests.helpers.processes import DEADLINE, Server, accepts, short_directory, wait_for
 
-FRONT, PAM, SHADOW, KERBEROS5, ADDRESSES = (  # ps shows 15 bytes of a name
-    *("front", "pam", "shado", "kerbe", "addre"),
+FRONT, PAM, SHADOW, KERBEROS5, LDAP, ADDRESSES = (  # ps shows 15 bytes of a name
+    *("front", "pam", "shado", "kerbe", "ldap", "addre"),
 )
 PASSWORD = "right horse"
 OUTAGE = b""
@@ -46,19 +46,21 @@ class WorkerDaemon:
         self.server.stop()
         self._asking.shutdown()
 
-    def ask(self, service: str, user: str = "joe", password: str = PASSWORD) -> bytes:
+    def ask(
+        self, service: str, user: str = "joe", password: str = PASSWORD, realm: str = ""
+    ) -> bytes:
         """Ask whether a password is right; return the reply's text, b"" for an outage."""
-        return answer_to(self._asked(service, user, password))
+        return answer_to(self._asked(service, user, password, realm))
 
     def asking(self, service: str, user: str = "joe", password: str = PASSWORD) -> Future[bytes]:
         """Do the same, but wait for the reply meanwhile; it has been asked when this returns."""
         return self._asking.submit(answer_to, self._asked(service, user, password))
 
-    def _asked(self, service: str, user: str, password: str) -> socket.socket:
+    def _asked(self, service: str, user: str, password: str, realm: str = "") -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(DEADLINE)
         client.connect(str(self.mux))
-        fields = (field.encode() for field in (user, password, service, ""))
+        fields = (field.encode() for field in (user, password, service, realm))
         client.sendall(encode_request(*fields))
         return client
 

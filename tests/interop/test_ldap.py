@@ -12,6 +12,7 @@ import pytest
 from pysaslauthd.backends.base import PasswordVerifier
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.config.tables import Ldap
+from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthResult, Reason, Rejected, Secret, Unavailable
 from tests.contract.verifier import VerifierContract
 from tests.helpers.backends import Backend, backend
@@ -491,3 +492,98 @@ class TestTraps:
         directory.change(f"dn: uid=blank,{PEOPLE}\nchangetype: modify\ndelete: userPassword\n")
 
         assert reason(await asked.ask("blank", "x")) is Reason.WRONG_PASSWORD
+
+
+MECHANISMS = ["DIGEST-MD5", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512", ""]
+# Of the service: its entry is among the people's, where slapd looks for who comes by SASL.
+AS_SERVICE = {"use_sasl": True, "id": "robot", "password": Secret(b"metal")}
+
+
+@pytest.fixture(scope="module")
+def with_sasl() -> Iterator[Slapd]:
+    robot = person("robot", "metal")
+    hidden = person("spy", "pw", where=f"ou=secret,{SUFFIX}")
+    for_robot = (
+        f'access to dn.subtree="ou=secret,{SUFFIX}"'
+        f' by dn.exact="uid=robot,{PEOPLE}" read by dn.exact="{SERVICE}" read'
+        " by anonymous auth by * none"
+    )
+    groups = group("mail", [JOE])
+    with slapd(PEOPLE_HERE + robot + hidden + groups, first=for_robot) as running:
+        yield running
+
+
+class TestSasl:
+    @pytest.mark.parametrize("mech", MECHANISMS)
+    async def test_users_are_checked_by_it(self, with_sasl: Slapd, mech: str) -> None:
+        settings = table(with_sasl.uri, use_sasl=True, auth_method="fastbind", mech=mech)
+        async with backend(settings) as subject:
+            logins = [("joe", "pw"), ("joe", "wrong"), ("joe", "pw"), ("zoë", "pässword")]
+            results = [await subject.ask(*login) for login in logins]
+
+        assert [type(one) for one in results] == [Accepted, Rejected, Accepted, Accepted]
+
+    @pytest.mark.parametrize("mech", ["DIGEST-MD5", "SCRAM-SHA-256"])
+    async def test_a_user_whom_the_server_does_not_find_is_refused(
+        self, with_sasl: Slapd, mech: str
+    ) -> None:
+        settings = table(with_sasl.uri, use_sasl=True, auth_method="fastbind", mech=mech)
+        async with backend(settings) as subject:
+            assert reason(await subject.ask("nobody", "pw")) is Reason.NO_SUCH_USER
+
+    @pytest.mark.parametrize("mech", MECHANISMS)
+    async def test_the_service_may_use_it(self, with_sasl: Slapd, mech: str) -> None:
+        async with backend(table(with_sasl.uri, **AS_SERVICE, mech=mech)) as subject:
+            assert isinstance(await subject.ask("spy", "pw"), Accepted)
+            assert reason(await subject.ask("spy", "wrong")) is Reason.WRONG_PASSWORD
+
+    async def test_the_service_may_be_who_the_system_says(self, with_sasl: Slapd) -> None:
+        settings = table(with_sasl.socket_uri, use_sasl=True, mech="EXTERNAL")
+        async with backend(settings) as subject:
+            assert isinstance(await subject.ask("spy", "pw"), Accepted)
+
+    async def test_a_service_that_is_refused_is_an_outage(self, with_sasl: Slapd) -> None:
+        wrong = {**AS_SERVICE, "password": Secret(b"wood")}
+        async with backend(table(with_sasl.uri, **wrong, mech="SCRAM-SHA-256")) as subject:
+            detail = outage(await subject.ask("joe", "pw"))
+
+        assert "it refuses ldap_id robot: invalid credentials (49)" in detail
+
+    async def test_a_mechanism_that_the_server_has_not_is_an_outage(self, with_sasl: Slapd) -> None:
+        settings = table(with_sasl.uri, use_sasl=True, mech="EXTERNAL")  # there is none by TCP
+        async with backend(settings) as subject:
+            assert "it refuses ldap_id" in outage(await subject.ask("joe", "pw"))
+
+    async def test_membership_is_asked_for_whom_the_server_takes_the_user(
+        self, with_sasl: Slapd
+    ) -> None:
+        settings = table(
+            with_sasl.uri,
+            use_sasl=True,
+            auth_method="fastbind",
+            mech="SCRAM-SHA-1",
+            group_dn=f"cn=mail,{GROUPS}",
+            group_attr="member",
+        )
+        async with backend(settings) as subject:
+            assert await subject.ask("joe", "pw") == OK
+            assert reason(await subject.ask("ann", "pw")) is Reason.DENIED
+
+    @pytest.mark.parametrize(
+        ("settings", "problem"),
+        [
+            pytest.param({"mech": "GSSAPI"}, "ldap_mech: GSSAPI is not supported yet", id="gssapi"),
+            pytest.param({"mech": "NTLM"}, "ldap_mech: there is no mechanism 'NTLM'", id="unknown"),
+            pytest.param(
+                {"mech": "external", "auth_method": "fastbind"},
+                "EXTERNAL asks nobody for a password",
+                id="external-for-users",
+            ),
+        ],
+    )
+    async def test_what_cannot_be_is_refused_at_the_start(
+        self, settings: dict[str, str], problem: str
+    ) -> None:
+        with pytest.raises(StartupError, match=problem):
+            async with backend(table("ldap://localhost/", use_sasl=True, **settings)):
+                pass

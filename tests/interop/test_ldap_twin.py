@@ -194,6 +194,12 @@ THE_SAME = [
         *(BASE, *SERVICE_LINES, "ldap_auth_method: custom", "ldap_password_attr: mail"),
         asked=[Q("joe", "joe@example.org"), JOE],
     ),
+    case(
+        "sasl-digest-md5",
+        *("ldap_use_sasl: yes", "ldap_mech: DIGEST-MD5"),
+        asked=[JOE, WRONG, NOBODY, Q("joe", realm="localhost")],
+    ),
+    case("sasl-scram", "ldap_use_sasl: yes", "ldap_mech: SCRAM-SHA-256"),
     case("group-attribute", BASE, f"ldap_group_dn: cn=attr,{GROUPS}"),
     case("group-member", BASE, f"ldap_group_dn: cn=more,{GROUPS}", "ldap_group_attr: member"),
     case(

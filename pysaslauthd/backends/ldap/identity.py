@@ -3,8 +3,11 @@
 from pysaslauthd.backends.ldap import results
 from pysaslauthd.backends.ldap.connection import Connection, ServerFailed
 from pysaslauthd.backends.ldap.results import explain
+from pysaslauthd.backends.ldap.sasl import SaslRules, sasl_bind
 from pysaslauthd.backends.ldap.server import Refused, TakeOn
+from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Secret
+from pysaslauthd.sasl.client import Credentials, NoMechanism, UnusableCredentials
 from pysaslauthd.wire import ldap
 from pysaslauthd.wire.ldap import Result
 
@@ -20,6 +23,19 @@ def named(dn: str, password: Secret) -> TakeOn:
     async def take_on(connection: Connection) -> None:
         answer = await connection.ask(ldap.BIND_RESPONSE, operation)
         require(answer.result, f"ldap_bind_dn {dn}", password)
+
+    return take_on
+
+
+def proven(rules: SaslRules, credentials: Credentials) -> TakeOn:
+    """Return what makes a connection *credentials*', by a SASL bind."""
+
+    async def take_on(connection: Connection) -> None:
+        try:
+            result = await sasl_bind(connection, rules, credentials)
+        except (NoMechanism, UnusableCredentials, MalformedMessage) as error:
+            raise Refused(f"no SASL bind (ldap_mech, ldap_id): {error}") from None
+        require(result, f"ldap_id {credentials.authcid}".rstrip(), credentials.password)
 
     return take_on
 

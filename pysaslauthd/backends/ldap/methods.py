@@ -8,12 +8,21 @@ by itself, CannotCheck and WorkerLost too.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from pysaslauthd.backends.ldap import results
 from pysaslauthd.backends.ldap.connection import Connection
 from pysaslauthd.backends.ldap.lookup import Search, find_entry
+from pysaslauthd.backends.ldap.sasl import SaslRules, sasl_bind, who_am_i
 from pysaslauthd.backends.ldap.server import Server
 from pysaslauthd.backends.ldap.templates import Subject, Template
 from pysaslauthd.backends.ldap.verdicts import NAME, CannotTell, refusal
+from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Reason, Rejected, Secret
+from pysaslauthd.sasl.client import (
+    Credentials,
+    NoMechanism,
+    ServerRefused,
+    UnusableCredentials,
+)
 from pysaslauthd.wire import ldap
 
 Fits = Callable[[Secret, Sequence[bytes], str], Awaitable[bool]]
@@ -52,6 +61,44 @@ class Fastbind(NamedTuple):
         if not dn.strip():  # nobody's name, which any password fits
             return Rejected(Reason.NO_SUCH_USER, NAME, detail="ldap_filter makes no name of it")
         return await become(server, dn, password)
+
+
+class SaslFastbind(NamedTuple):
+    """The user's own name and password are for a SASL bind. *host*: the server's, for DIGEST-MD5.
+
+    Which entry that is the server says, where *wants_name*.
+    """
+
+    rules: SaslRules
+    realm: str | None
+    wants_name: bool
+
+    async def check(self, server: Server, subject: Subject, password: Secret) -> bytes | Rejected:
+        """Return the name of the entry whose password it is, b"" where nobody wants it."""
+        authcid = subject.user
+        if "@" not in authcid and subject.realm:
+            authcid = f"{authcid}@{subject.realm}"
+        credentials = Credentials(
+            authcid, password, realm=self.realm, service="ldap", host=server.host
+        )
+
+        async def bind(connection: Connection) -> tuple[ldap.Result, bytes]:
+            result = await sasl_bind(connection, self.rules, credentials)
+            wanted = self.wants_name and result.code == results.SUCCESS
+            return result, await who_am_i(connection) if wanted else b""
+
+        try:
+            result, name = await server.use(bind)
+        except UnusableCredentials as error:
+            return Rejected(Reason.WRONG_PASSWORD, NAME, detail=str(error))
+        except ServerRefused as error:
+            if not error.blames_credentials:
+                raise CannotTell(f"{server.name}: {error}") from None
+            return Rejected(Reason.WRONG_PASSWORD, NAME, detail=str(error))
+        except (NoMechanism, MalformedMessage) as error:
+            raise CannotTell(f"{server.name}: no SASL bind (ldap_mech): {error}") from None
+        refused = refusal(result, password, server.name)
+        return name if refused is None else refused
 
 
 class Custom(NamedTuple):

@@ -71,6 +71,11 @@ class Server:
         self._looking: asyncio.Task[None] | None = None
         self._sweeper = asyncio.get_running_loop().call_later(IDLE, self._sweep)
 
+    @property
+    def host(self) -> str:
+        """The host's name, as it is configured."""
+        return self._connector.endpoint.host
+
     async def ask(self, kind: int, operation: bytes) -> Answer:
         """Return the answer to what the service asks; ServerFailed where there is none."""
         return await self._noting_failure(self._shared.ask(kind, operation))

@@ -33,11 +33,13 @@ SUB_CODES = {
     0x773: Reason.PASSWORD_MUST_CHANGE,
     0x775: Reason.ACCOUNT_LOCKED,
 }
-# What servers say with a result that may mean many things, in the words of 389 Directory Server.
+# What servers say with a result that may mean many things, in the words of 389 Directory Server
+# and, the last, of slapd, to which libsasl does not tell more of a user whom it does not find.
 SAYINGS = {
     "account inactivated": Reason.DENIED,
     "exceed password retry limit": Reason.ACCOUNT_LOCKED,
     "password expired": Reason.PASSWORD_EXPIRED,
+    "unable to canonify user": Reason.NO_SUCH_USER,
 }
 REFUSALS = {
     results.NO_SUCH_OBJECT: Reason.NO_SUCH_USER,
