@@ -57,6 +57,14 @@ pytestmark = pytest.mark.usefixtures("seen_logs")
             id="no-with-reason",
         ),
         pytest.param(
+            JOE,
+            NO._replace(detail="account locked: by the policy"),
+            "auth failure: [user=joe] [service=smtp] [realm=example.org] [mech=sasldb]"
+            " [reason=account locked: by the policy]",
+            logging.INFO,
+            id="no-with-detail",
+        ),
+        pytest.param(
             FAR,
             NO,
             "auth failure: [user=joe] [service=smtp] [realm=example.org]"

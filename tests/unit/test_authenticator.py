@@ -93,6 +93,22 @@ async def test_a_missed_deadline_is_an_outage() -> None:
     assert result == Unavailable("no answer within 0.01 s", "static")
 
 
+async def test_a_missed_deadline_says_what_was_waited_for() -> None:
+    never: asyncio.Future[AuthResult] = asyncio.get_running_loop().create_future()
+
+    async def wait() -> AuthResult:
+        try:
+            return await never
+        except asyncio.CancelledError as error:
+            error.add_note("while waiting for ldap.example.org")
+            raise
+
+    result = await settled(engine(Static(wait()), deadline=0.01).check(JOE))
+
+    told = "no answer within 0.01 s, while waiting for ldap.example.org"
+    assert result == Unavailable(told, "static")
+
+
 async def test_a_late_fault_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> AuthResult:
         raise ValueError("oops")
