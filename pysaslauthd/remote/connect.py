@@ -39,6 +39,8 @@ class Connector:
         self._context = context
         self._patience = patience
         self._resolver = resolver or Resolver(endpoint.host, endpoint.port)
+        self._must_be_here = endpoint.security is Security.NONE and endpoint.is_here
+        self._trusted: list[Address] = []  # what has been found to be of this machine
         self._worked: Address | None = None
 
     async def connect(self, make: Callable[[], P]) -> P:
@@ -88,8 +90,9 @@ class Connector:
             ) from None
         except Unresolved as error:
             raise Unreachable(str(error)) from None
-        if self.endpoint.security is Security.NONE and self.endpoint.is_here:
+        if self._must_be_here and found is not self._trusted:
             self._refuse_strangers(found)
+            self._trusted = found
         return sorted(found, key=lambda address: address != self._worked)
 
     def _refuse_strangers(self, addresses: list[Address]) -> None:
