@@ -2,7 +2,7 @@
 
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
-from pysaslauthd.plugins import httpform, kerberos5, ldap, local
+from pysaslauthd.plugins import httpform, kerberos5, ldap, local, rimap
 from pysaslauthd.plugins.mechanism import Mechanism
 
 MECHANISMS = {
@@ -10,6 +10,7 @@ MECHANISMS = {
     "getpwent": local.GETPWENT,
     "kerberos5": kerberos5.KERBEROS5,
     "pam": local.PAM,
+    "rimap": rimap.RIMAP,
     "shadow": local.SHADOW,
     "ldap": ldap.LDAP,
     "httpform": httpform.HTTPFORM,

@@ -30,12 +30,18 @@ async def settled(answer: AuthResult | Awaitable[AuthResult]) -> AuthResult:
 
 
 class VerifierContract:
-    """Subclasses provide `verifier`, which knows joe of realm r with password pw, and `broken`."""
+    """Subclasses provide `verifier`, which knows joe of realm r with password pw, and `broken`.
+
+    *yes* is the text of a yes; *unknown*, what an unknown user is called by those who cannot tell.
+    """
+
+    yes = ""
+    unknown = Reason.NO_SUCH_USER
 
     async def test_it_accepts_the_right_password(self, verifier: PasswordVerifier) -> None:
         result = await settled(verifier.verify(request_for("joe", b"pw")))
 
-        assert result == Accepted("joe", verifier.name)
+        assert result == Accepted("joe", verifier.name, self.yes)
 
     @pytest.mark.parametrize("password", [b"p", b"pw ", b"PW", b"pwpw", b"\xff"], ids=repr)
     async def test_it_rejects_a_wrong_password(
@@ -50,7 +56,7 @@ class VerifierContract:
         result = await settled(verifier.verify(request_for("nobody-here", b"pw")))
 
         assert isinstance(result, Rejected)
-        assert result.reason is Reason.NO_SUCH_USER
+        assert result.reason is self.unknown
 
     @pytest.mark.parametrize(
         "user", ["JOE", "joe ", "*", "../joe", "joe)(uid=*", "jo\u0065\u0301", "j" * 1024]

@@ -28,7 +28,7 @@ from tests.helpers.instance import (
 )
 from tests.helpers.processes import accepts, wait_for
 
-MECHANISMS = "authentication mechanisms: sasldb getpwent pam shadow\n\n"
+MECHANISMS = "authentication mechanisms: sasldb getpwent pam rimap shadow\n\n"
 OUTAGE = b""
 
 

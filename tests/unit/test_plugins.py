@@ -13,6 +13,7 @@ import pytest
 
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.config.tables import Rimap
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, Origin, Secret
 from pysaslauthd.plugins import MECHANISMS, find_mechanism, most_workers
@@ -30,6 +31,7 @@ BLOCKING = ["getpwent", "kerberos5", "pam", "shadow"]
 OF_THIS_MACHINE = ["getpwent", "pam", "shadow"]
 # The others': joined.
 NAMINGS = {"sasldb": Naming.PAIR, "ldap": Naming.BOTH, "httpform": Naming.BOTH}
+SERVER = Rimap(server="imap://localhost:143")  # the one setting without a default
 
 
 @pytest.mark.parametrize("name", ["pam", "PAM", "Pam"])
@@ -42,7 +44,8 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
         find_mechanism(Settings(mechanism="kerberos9"))
 
     assert refused.value.lines[0] == "unknown authentication mechanism: kerberos9"
-    assert refused.value.lines[1].endswith("sasldb getpwent kerberos5 pam shadow ldap httpform")
+    names = "sasldb getpwent kerberos5 pam rimap shadow ldap httpform"
+    assert refused.value.lines[1] == f"this release knows: {names}"
 
 
 @pytest.mark.parametrize("name", OF_THIS_MACHINE)
@@ -55,7 +58,7 @@ def test_this_machine_can_run_what_asks_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", MECHANISMS)
 async def test_a_backend_has_the_name_it_is_asked_for_by(name: str) -> None:
-    settings = Settings(mechanism=name)
+    settings = Settings(mechanism=name, rimap=SERVER)
 
     backend = find_mechanism(settings).make(settings, serving())
 
@@ -197,8 +200,9 @@ import asyncio, sys
 import pysaslauthd.app
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.config.tables import Rimap
 from pysaslauthd.plugins import find_mechanism
-settings = Settings(mechanism={name!r})
+settings = Settings(mechanism={name!r}, rimap=Rimap(server={SERVER.server!r}))
 find_mechanism(settings).preload()
 before = set(sys.modules)
 async def make():
