@@ -7,7 +7,6 @@ a literal, which is as long as it says.
 
 import base64
 import re
-from typing import NamedTuple
 
 from pysaslauthd.model import Secret
 from pysaslauthd.wire.imap_responses import Capabilities
@@ -22,11 +21,17 @@ QUOTABLE = re.compile(rb"[ -~]*")
 TO_ESCAPE = re.compile(rb'["\\]')
 
 
-class Asking(NamedTuple):
-    """A command that asks whether user and password are right: its name, and its pieces."""
+class Asking:
+    """A command that asks whether user and password are right: its *name*, and its *pieces*.
 
-    name: str
-    pieces: list[bytes]
+    It is no tuple, for that would print the password.
+    """
+
+    __slots__ = ("name", "pieces")
+
+    def __init__(self, name: str, pieces: list[bytes]) -> None:
+        self.name = name
+        self.pieces = pieces
 
 
 class Credentials:

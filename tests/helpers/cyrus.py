@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pysaslauthd.wire.mux import decode_reply, encode_request
-from tests.helpers.processes import DEADLINE, Server, accepts, short_directory
+from tests.helpers.processes import DEADLINE, Server, accepts, short_directory, wait_for
 
 
 class Cyrus:
@@ -44,3 +44,13 @@ def cyrus(
             yield made
             # It signals itself while it ends, and now and then hangs in that for ever.
             os.kill(server.pid, signal.SIGKILL)
+
+
+def refuses_to_start(mechanism: str, *flags: str) -> bool:
+    """Say whether it ends at once, with an error; root only."""
+    with short_directory("sd-") as directory:
+        argv = ["saslauthd", "-a", mechanism, *flags, "-m", str(directory), "-n", "1", "-d"]
+        with Server(argv, directory / "output") as server:
+            mux = directory / "mux"
+            wait_for(lambda: server.has_ended() or accepts(mux), "a start, or its end")
+            return server.has_ended() and server.stop() != 0

@@ -1,6 +1,7 @@
 """A real Dovecot of its own: own configuration, users and log, two ports of 127.0.0.1 and ::1."""
 
 import base64
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,8 @@ def greeting(port: int) -> bytes:
 
 
 def _record(user: str, password: bytes) -> str:
-    return f"{user}:{{PLAIN.B64}}{base64.b64encode(password).decode()}\n"
+    name = re.sub(r"""(["'\\])""", r"\\\1", user)  # Dovecot looks it up with these escaped
+    return f"{name}:{{PLAIN.B64}}{base64.b64encode(password).decode()}\n"
 
 
 @contextmanager

@@ -33,7 +33,7 @@ HEAR, READ, HANG_UP, RESET, SILENCE, START_TLS = Do
 
 
 class ImapServer:
-    """Goes through the script for each connection, then waits for LOGOUT and hangs up.
+    """Goes through *script* for each connection, then waits for LOGOUT and hangs up.
 
     *heard* has what the clients said, one entry for each connection.
     """
@@ -41,7 +41,7 @@ class ImapServer:
     def __init__(self, script: Sequence[Act], host: str, context: ssl.SSLContext | None) -> None:
         self.heard: list[bytes] = []
         self.is_open: list[bool] = []
-        self._script = script
+        self.script = script
         self._context = context
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, 0), family=family, backlog=1000)
@@ -71,7 +71,7 @@ class ImapServer:
     def _talk(self, connection: socket.socket, number: int) -> None:
         try:
             with suppress(OSError):
-                for act in self._script:
+                for act in self.script:
                     connection = self._do(act, connection, number)
                 while b" LOGOUT" not in self.heard[number] and self._hear(connection, number):
                     pass

@@ -172,5 +172,8 @@ def test_anything_else_is_shown_bounded_and_printable(said: bytes, shown: str) -
     assert Credentials("joe", Secret(PASSWORD)).shown(said) == shown
 
 
-def test_credentials_do_not_print_the_password() -> None:
-    assert "S3cr" not in repr(Credentials("joe", Secret(PASSWORD)))
+def test_nothing_prints_the_password() -> None:
+    credentials = Credentials("joe", Secret(PASSWORD))
+
+    assert "S3cr" not in repr(credentials)
+    assert "S3cr" not in repr(credentials.encode(NOTHING))
