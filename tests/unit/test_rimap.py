@@ -281,24 +281,32 @@ async def note_of(asking: "asyncio.Task[AuthResult]") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("script", "note"),
+    ("greeting", "note"),
     [
-        pytest.param([SILENCE], "the greeting of {}", id="greeting"),
-        pytest.param([BARE_GREETING, SILENCE], "the answer of {} to CAPABILITY", id="capability"),
-        pytest.param([GREETING, SILENCE], "the answer of {} to LOGIN", id="login"),
+        pytest.param(BARE_GREETING, "the answer of {} to CAPABILITY", id="capability"),
+        pytest.param(GREETING, "the answer of {} to LOGIN", id="login"),
     ],
 )
-async def test_cancelled_it_says_what_it_was_waiting_for(script: list[Act], note: str) -> None:
-    words = 0 if script[0] is SILENCE else 1
-    with imap_server(*script) as server:
+async def test_cancelled_it_says_what_it_was_waiting_for(greeting: bytes, note: str) -> None:
+    with imap_server(greeting, SILENCE) as server:
         async with backend(server.port) as made:
             asking = asyncio.create_task(made.verify(request_for()))
-            await eventually(lambda: len(server.heard) == 1, "a connection")
-            await eventually(lambda: server.heard[0].count(b"\n") == words, "its words")
+            await eventually(lambda: server.heard not in ([], [b""]), "a command")
 
             notes = await note_of(asking)
 
     assert notes == ["while waiting for " + note.format(f"{HERE}:{server.port}")]
+
+
+async def test_cancelled_before_the_greeting_it_says_so() -> None:
+    with imap_server(b"* OK", SILENCE) as server:
+        async with backend(server.port) as made:
+            asking = asyncio.create_task(made.verify(request_for()))
+            await asyncio.wait({asking}, timeout=SHORT)
+
+            notes = await note_of(asking)
+
+    assert notes == [f"while waiting for the greeting of {HERE}:{server.port}"]
 
 
 async def test_cancelled_it_leaves_no_connection() -> None:
@@ -313,7 +321,7 @@ async def test_cancelled_it_leaves_no_connection() -> None:
             await eventually(lambda: not any(server.is_open), "end of the connection")
 
         assert await server.all_heard() == [LOGIN]
-    await eventually(lambda: count_descriptors() == before, "closed descriptors")
+    await eventually(lambda: count_descriptors() <= before, "closed descriptors")
 
 
 @pytest.fixture
@@ -605,7 +613,7 @@ class TestStartTls:
             port = server.port
 
         assert notes == [f"while waiting for TLS with {HERE}:{port}"]
-        await eventually(lambda: count_descriptors() == before, "closed descriptors")
+        await eventually(lambda: count_descriptors() <= before, "closed descriptors")
 
     async def test_none_of_the_connections_is_lost(self, context: ssl.SSLContext) -> None:
         with imap_server(BARE_GREETING, HEAR, GO_AHEAD, HANG_UP) as server:
@@ -653,7 +661,7 @@ class TestTls:
                 results = [await made.verify(request_for()) for _ in range(2)]
 
         assert all(isinstance(one, Unavailable) and problem in one.detail for one in results)
-        await eventually(lambda: count_descriptors() == before, "closed descriptors")
+        await eventually(lambda: count_descriptors() <= before, "closed descriptors")
 
     async def test_a_goodbye_without_an_end_is_ended(
         self,
