@@ -24,6 +24,7 @@ from pysaslauthd.remote.tls import TlsRules, make_context
 from tests.helpers.certificates import Authority
 from tests.helpers.dovecot import Dovecot, dovecot
 from tests.helpers.processes import DEADLINE
+from tests.helpers.workers import eventually
 
 pytestmark = [pytest.mark.interop("dovecot"), pytest.mark.usefixtures("as_root")]
 
@@ -175,7 +176,9 @@ async def test_it_logs_out(server: Dovecot) -> None:
         for _ in range(3):
             await made.verify(request_for("joe", b"pw"))
 
-    assert server.log().count("Disconnected: Logged out") == before + 3
+    await eventually(
+        lambda: server.log().count("Disconnected: Logged out") == before + 3, "three goodbyes"
+    )
 
 
 async def test_a_hundred_at_once_are_answered_each_for_itself(server: Dovecot) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pysaslauthd.model import Secret
 from pysaslauthd.sasl.client import ClientExchange, Credentials, find
 from pysaslauthd.sasl.prep import NotPreparable, prepare_query, prepare_stored
-from tests.helpers.dovecot_server import DovecotServer, dovecot
+from tests.helpers.dovecot_auth import DovecotServer, dovecot
 from tests.helpers.libsasl_server import SASL_SUCCESS_DATA
 from tests.helpers.processes import DEADLINE, short_directory
 from tests.helpers.sasl_servers import (
