@@ -24,7 +24,7 @@ from pysaslauthd.workers.pool import Source
 
 log = logging.getLogger(__name__)
 
-SPARE_DESCRIPTORS = 256  # for everything that is not a client
+SPARE_DESCRIPTORS = 256  # for everything that is neither client nor server
 STOP_GRACE = 0.25  # seconds for clients that have connected and not yet asked
 ON_OUTAGE = {"tempfail": OUTAGE_REPLY, "no": encode_reply("NO internal mechanism failure")}
 
@@ -49,7 +49,8 @@ def build_authenticator(
 def build_rules(settings: Settings, engine: Authenticator) -> Rules:
     """Return how the mux door serves, with as many connections as descriptors allow."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = min(SPARE_DESCRIPTORS, descriptors // 2)
+    wanted = SPARE_DESCRIPTORS + find_mechanism(settings).connections(settings)
+    spare = min(wanted, descriptors // 2)
     return Rules(
         engine.check,
         Limits(

@@ -55,4 +55,8 @@ def _make(settings: Settings, _source: Source) -> PasswordVerifier:
     return Httpform(connector, table.uri, table.data, table.connections)
 
 
-HTTPFORM = Mechanism(("httpform",), _check, _make, _configure)
+def _connections(settings: Settings) -> int:
+    return _table(settings).connections
+
+
+HTTPFORM = Mechanism(("httpform",), _check, _make, _configure, connections=_connections)

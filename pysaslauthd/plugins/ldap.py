@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 NAME = "ldap"
 PORTS = {"ldap": 389, "ldaps": 636}
+SHARED = 8  # connections of each server beside those for passwords, and for looks at it
 EXTERNAL = "EXTERNAL"  # the mechanism that has no password
 DEFAULT_SOCKET = "/var/run/slapd/ldapi"  # of OpenLDAP, as Debian builds it
 
@@ -105,6 +106,11 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
         hashes = HashWorkers(NAME, pool, settings.deadlines)
     rules = Rules(_method(table, hashes), _group(table), table.default_realm)
     return Ldap(servers, rules, hashes)
+
+
+def _connections(settings: Settings) -> int:
+    table = _table(settings)
+    return len(table.servers) * (table.connections + SHARED)
 
 
 def _work(_settings: Settings) -> Answer:
@@ -243,4 +249,5 @@ LDAP = Mechanism(
     _work,
     hashes=True,
     capabilities=frozenset(),
+    connections=_connections,
 )

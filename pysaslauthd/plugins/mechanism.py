@@ -19,6 +19,11 @@ READING = frozenset({CAP_DAC_READ_SEARCH})
 Make = Callable[[Settings, Source], PasswordVerifier]
 
 
+def none(_settings: Settings) -> int:
+    """Return how many connections a backend has that asks nobody elsewhere."""
+    return 0
+
+
 def unchanged(settings: Settings) -> Settings:
     """Return *settings*: there is no file to complete them from."""
     return settings
@@ -34,7 +39,7 @@ class Mechanism(NamedTuple):
     workers are busy rather than waiting, so there are as many as cores.
     *capabilities*: what its workers keep of root's; None for all. *groups*: what
     the front must be a member of. *needs_root*: without it, it may say no to
-    what is right.
+    what is right. *connections*: the most it has to servers elsewhere.
     """
 
     modules: tuple[str, ...]
@@ -46,6 +51,7 @@ class Mechanism(NamedTuple):
     capabilities: frozenset[int] | None = None
     groups: tuple[str, ...] = ()
     needs_root: bool = False
+    connections: Callable[[Settings], int] = none
 
     def preload(self) -> None:
         """Import what *make* needs; for a process that may not be able to read it later."""

@@ -115,4 +115,8 @@ def _endpoint(settings: Settings) -> tuple[Endpoint, Table]:
     return parse_server(table.server), table
 
 
-RIMAP = Mechanism(("rimap",), _check, _make, configure=_configure)
+def _connections(settings: Settings) -> int:
+    return (settings.rimap or Table()).connections
+
+
+RIMAP = Mechanism(("rimap",), _check, _make, _configure, connections=_connections)

@@ -1,8 +1,10 @@
 """A real Dovecot of its own: own configuration, users and log, two ports of 127.0.0.1 and ::1."""
 
 import base64
+import os
 import re
 import shutil
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -86,6 +88,7 @@ class Dovecot:
         """End it, if it runs."""
         server, self._server = self._server, None
         if server is not None:
+            os.killpg(server.pid, signal.SIGKILL)  # asked to end, it takes a second for that
             server.stop()
             # It would be taken for that of a server that does not answer.
             (self._directory / "run" / "anvil-auth-penalty").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import pytest
 
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.config.settings import Settings
-from pysaslauthd.config.tables import Rimap
+from pysaslauthd.config.tables import Ldap, Rimap
 from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Accepted, AuthRequest, Origin, Secret
 from pysaslauthd.plugins import MECHANISMS, find_mechanism, most_workers
@@ -190,6 +190,22 @@ def test_only_sasldb_needs_the_front_in_a_group() -> None:
     assert {name: one.groups for name, one in MECHANISMS.items() if one.groups} == {
         "sasldb": ("sasl",)
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        (Settings(mechanism="pam"), 0),
+        (Settings(mechanism="rimap", rimap=Rimap(connections=300)), 300),
+        (Settings(mechanism="httpform"), 64),
+        (Settings(mechanism="ldap", ldap=Ldap(servers=("ldap://a", "ldap://b"))), 144),
+    ],
+    ids=lambda value: getattr(value, "mechanism", value),
+)
+def test_it_is_known_how_many_connections_to_servers_there_may_be(
+    settings: Settings, most: int
+) -> None:
+    assert find_mechanism(settings).connections(settings) == most
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
