@@ -6,6 +6,7 @@ BOOLEAN, INTEGER, OCTET_STRING, ENUMERATED, SEQUENCE, SET = 0x01, 0x02, 0x04, 0x
 SHORT_FORM = 0x80  # a length below this stands in the one byte
 LONGEST_LENGTH = 4  # bytes
 LARGEST_INTEGER = 8  # bytes; the largest that LDAP has are of 4
+LONG_TAG = 0x1F  # these bits of a first byte: more bytes of the tag follow
 
 
 def encode(tag: int, content: bytes) -> bytes:
@@ -36,7 +37,9 @@ def header(data: bytes, at: int, end: int) -> tuple[int, int, int] | None:
     start = at + 2
     if start > end:
         return None
-    size = data[at + 1]
+    tag, size = data[at], data[at + 1]
+    if tag & LONG_TAG == LONG_TAG:
+        raise MalformedMessage("a tag of several bytes")
     if size >= SHORT_FORM:
         digits = size - SHORT_FORM
         if not 0 < digits <= LONGEST_LENGTH:
@@ -45,7 +48,7 @@ def header(data: bytes, at: int, end: int) -> tuple[int, int, int] | None:
         if start > end:
             return None
         size = int.from_bytes(data[start - digits : start], "big")
-    return data[at], start, start + size
+    return tag, start, start + size
 
 
 class Reader:

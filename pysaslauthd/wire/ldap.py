@@ -62,9 +62,10 @@ class Entry(NamedTuple):
 class Result(NamedTuple):
     """The end of an operation; *kind* is the tag of its response.
 
+    *diagnostic* is text in which bytes that are no UTF-8 stand as lone surrogates.
     *credentials* is what the server has to say in a SASL bind. *value* is an
-    extended operation's. *policy_error* is the password policy's word
-    about a bind, None where it has none.
+    extended operation's. *policy_error* is the password policy's word about a
+    bind, None where it has none.
     """
 
     message_id: int
@@ -138,7 +139,8 @@ class Decoder:
 
     def __init__(self, largest: int = LARGEST_MESSAGE) -> None:
         self._largest = largest
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 0  # bytes, until which there is nothing to look at in the rest
         self._problem: MalformedMessage | None = None
 
     @property
@@ -151,14 +153,25 @@ class Decoder:
         if self._problem is not None:
             raise self._problem
         try:
-            return self._feed(self._rest + data if self._rest else data)
+            return self._feed(data)
         except MalformedMessage as problem:
             self._problem = problem
             raise
 
     def _feed(self, data: bytes) -> list[Entry | Result]:
+        if self._rest:
+            # However small the pieces are in which a large message comes, it is copied once.
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[Entry | Result]:
         found: list[Entry | Result] = []
         at, size = 0, len(data)
+        self._needed = 0
         while (outer := ber.header(data, at, size)) is not None:
             tag, start, end = outer
             if tag != SEQUENCE:
@@ -166,12 +179,13 @@ class Decoder:
             if end - at > self._largest:
                 raise MalformedMessage(f"a message of {end - at} bytes")
             if end > size:
+                self._needed = end - at
                 break
             decoded = _decode(Reader(data, start, end))
             if decoded is not None:
                 found.append(decoded)
             at = end
-        self._rest = data[at:]
+        self._rest += data[at:]
         return found
 
 
@@ -184,7 +198,7 @@ def _decode(reader: Reader) -> Entry | Result | None:
     if tag in RESULTS:
         return _result(message_id, tag, reader)
     if tag not in {SEARCH_REFERENCE, INTERMEDIATE_RESPONSE}:
-        raise MalformedMessage(f"an operation of tag {tag}")
+        raise MalformedMessage("no operation" if tag is None else f"an operation of tag {tag:#x}")
     return None  # a reference is not followed: it might lead anywhere
 
 
@@ -209,7 +223,7 @@ def _result(message_id: int, kind: int, reader: Reader) -> Result:
     inside.read(OCTET_STRING)  # the nearest entry that exists; nothing here asks for it
     diagnostic = inside.read(OCTET_STRING)
     if not inside and not reader:  # as nearly all of them are
-        return Result(message_id, kind, code, diagnostic.decode(errors="backslashreplace"))
+        return Result(message_id, kind, code, diagnostic.decode(errors="surrogateescape"))
     referrals = _referrals(inside)
     said: dict[int, bytes] = {}
     while inside:
@@ -219,7 +233,7 @@ def _result(message_id: int, kind: int, reader: Reader) -> Result:
         message_id,
         kind,
         code,
-        diagnostic.decode(errors="backslashreplace"),
+        diagnostic.decode(errors="surrogateescape"),
         referrals,
         said.get(CONTEXT_7),
         said.get(EXTENDED_VALUE),

@@ -2,8 +2,9 @@ r"""Search filters: from text to what LDAP sends (RFC 4515, RFC 4511 section 4.5
 
 A filter is parsed once, with holes in it, and the values that fill them go into
 what was parsed: no value can become syntax. Laxer than the RFC where libldap
-is: the outermost parentheses may be missing, blanks may stand between filters,
-and a backslash may stand before one of ``()*\`` itself.
+is: the outermost parentheses may be missing, blanks may stand between filters
+and behind an opening parenthesis, and a backslash may stand before one of
+``()*\`` itself.
 """
 
 import re
@@ -18,13 +19,17 @@ SUBSTRINGS, PRESENT, EXTENSIBLE = 0xA4, 0x87, 0xA9
 INITIAL, ANY, FINAL = 0x80, 0x81, 0x82
 RULE, TYPE, VALUE, DN_TOO = 0x81, 0x82, 0x83, 0x84
 DEEPEST = 32  # filters in each other
+BLANKS = " \t\r\n"
 ANY_ENTRY = ber.encode(PRESENT, b"objectClass")
+NOTHING_BETWEEN = "nothing stands between two asterisks"
 
 # Lone surrogates, which stand in no text from outside, stand for what is no syntax.
 HOLES, BYTES = 0xD800, 0xDC00
 HOLE = re.compile("([\ud800-\ud8ff])")
 ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{2})|([()*\\]))")
-DESCRIPTION = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)(?:;[A-Za-z0-9-]+)*")
+NAME = r"(?:[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)"
+RULE_NAME = re.compile(NAME)
+DESCRIPTION = re.compile(rf"{NAME}(?:;[A-Za-z0-9-]+)*")
 ITEM = re.compile(r"([^=<>~:()]+)([<>~]?)=([^()]*)", re.DOTALL)
 EXTENSIBLE_ITEM = re.compile(r"([^=<>~:()]*)(:(?i:dn))?(?::([^=<>~:()]+))?:=([^()]*)", re.DOTALL)
 
@@ -65,7 +70,7 @@ class Text(NamedTuple):
         """Return the description of an attribute that it is; FilterProblem where it is none."""
         filled = self.fill(fill)
         if len(self.parts) > 1 or isinstance(self.parts[0], str):
-            _check_description(filled.decode(errors="replace"))
+            _check_name(filled.decode(errors="replace"), DESCRIPTION)
         return filled
 
 
@@ -94,16 +99,15 @@ class Comparison(NamedTuple):
 
 
 class Substrings(NamedTuple):
-    """An attribute with a value that begins, goes on and ends so."""
+    """An attribute with a value that begins, goes on and ends so; begin and end may be anything."""
 
     attribute: Text
     pieces: tuple[tuple[int, Text], ...]
 
     def encode(self, fill: Fill, /) -> bytes:
-        """Return it as LDAP sends it. Empty pieces count for nothing, as with libldap."""
+        """Return it as LDAP sends it; FilterProblem where nothing stands between two asterisks."""
         attribute = self.attribute.fill_description(fill)
-        filled = [(tag, piece.fill(fill)) for tag, piece in self.pieces]
-        pieces = b"".join(ber.encode(tag, piece) for tag, piece in filled if piece)
+        pieces = b"".join(_piece(tag, piece.fill(fill)) for tag, piece in self.pieces)
         if not pieces:
             return ber.encode(PRESENT, attribute)
         return ber.encode(SUBSTRINGS, ber.octets(attribute) + ber.encode(ber.SEQUENCE, pieces))
@@ -128,7 +132,7 @@ class Extensible(NamedTuple):
 
 def parse(text: str) -> Filter:
     """Return the filter that *text* is; FilterProblem says what is wrong with it."""
-    marked = ESCAPE.sub(_mark, text).strip(" ")
+    marked = ESCAPE.sub(_mark, text).strip(BLANKS)
     if "\\" in marked:
         raise FilterProblem("a backslash before neither two hexadecimal digits nor one of ()*\\")
     if not marked.startswith("("):
@@ -148,54 +152,73 @@ def _parse_filter(text: str, depth: int) -> tuple[Filter, str]:
     """Return the filter at the start of *text*, in parentheses, and what stands behind it."""
     if not depth:
         raise FilterProblem(f"more than {DEEPEST} filters in each other")
-    inside = text[1:].lstrip(" ")
+    inside = text[1:].lstrip(BLANKS)
     tag = {"&": AND, "|": OR, "!": NOT}.get(inside[:1])
     if tag is None:
         item, closed, rest = inside.partition(")")
         if not closed:
             raise FilterProblem("a closing parenthesis is missing")
-        return _parse_item(item), rest.lstrip(" ")
+        return _parse_item(item), rest.lstrip(BLANKS)
     inner = []
-    rest = inside[1:].lstrip(" ")
+    rest = inside[1:].lstrip(BLANKS)
     while rest.startswith("("):
         one, rest = _parse_filter(rest, depth - 1)
         inner.append(one)
-    if not rest.startswith(")"):
+    if not rest:
         raise FilterProblem("a closing parenthesis is missing")
+    if not rest.startswith(")"):
+        raise FilterProblem("behind & | ! stand filters in parentheses")
     if tag == NOT and len(inner) != 1:
         raise FilterProblem("behind ! stands one filter")
-    return Group(tag, tuple(inner)), rest[1:].lstrip(" ")
+    return Group(tag, tuple(inner)), rest[1:].lstrip(BLANKS)
 
 
 def _parse_item(text: str) -> Filter:
     if found := EXTENSIBLE_ITEM.fullmatch(text):
-        name, dn_too, rule, value = found.groups(default="")
-        if not name and not rule:
-            raise FilterProblem("an extensible match has an attribute or a rule")
-        attribute = _description(name) if name else None
-        if rule:
-            _check_description(rule)
-        return Extensible(attribute, rule, bool(dn_too), _text(value))
+        return _parse_extensible(*found.groups(default=""))
     found = ITEM.fullmatch(text)
     if found is None:
         raise FilterProblem("no attribute, operator and value between parentheses")
     attribute = _description(found[1])
     if found[2] or "*" not in found[3]:
-        return Comparison(COMPARISONS[found[2]], attribute, _text(found[3]))
-    first, *others, last = map(_text, found[3].split("*"))
-    middle = ((ANY, one) for one in others)
-    return Substrings(attribute, ((INITIAL, first), *middle, (FINAL, last)))
+        return Comparison(COMPARISONS[found[2]], attribute, _value(found[3]))
+    first, *others, last = found[3].split("*")
+    if "" in others:
+        raise FilterProblem(NOTHING_BETWEEN)
+    middle = ((ANY, _text(one)) for one in others)
+    return Substrings(attribute, ((INITIAL, _text(first)), *middle, (FINAL, _text(last))))
+
+
+def _parse_extensible(name: str, dn_too: str, rule: str, value: str) -> Filter:
+    if not name and not rule:
+        raise FilterProblem("an extensible match has an attribute or a rule")
+    if rule:
+        _check_name(rule, RULE_NAME)
+    attribute = _description(name) if name else None
+    return Extensible(attribute, rule, bool(dn_too), _value(value))
+
+
+def _piece(tag: int, content: bytes) -> bytes:
+    if not content and tag == ANY:
+        raise FilterProblem(NOTHING_BETWEEN)
+    return ber.encode(tag, content) if content else b""
+
+
+def _value(text: str) -> Text:
+    if "*" in text:
+        raise FilterProblem("an asterisk where none has a meaning: \\2a stands for itself")
+    return _text(text)
 
 
 def _description(text: str) -> Text:
     found = _text(text)
     if all(isinstance(part, bytes) for part in found.parts):
-        _check_description(text)
+        _check_name(text, DESCRIPTION)
     return found
 
 
-def _check_description(text: str) -> None:
-    if not DESCRIPTION.fullmatch(text):
+def _check_name(text: str, form: re.Pattern[str]) -> None:
+    if not form.fullmatch(text):
         raise FilterProblem(f"no name of an attribute or rule: {text[:64]!a}")
 
 
