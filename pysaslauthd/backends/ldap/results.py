@@ -35,6 +35,7 @@ NAMES = {
     REFERRAL: "referral",
     11: "administrative limit exceeded",
     CONFIDENTIALITY_REQUIRED: "confidentiality required",
+    SASL_BIND_IN_PROGRESS: "SASL bind in progress",
     NO_SUCH_ATTRIBUTE: "no such attribute",
     17: "undefined attribute type",
     18: "inappropriate matching",
@@ -55,7 +56,15 @@ LONGEST_DIAGNOSTIC = 200  # characters
 def explain(result: Result, secret: Secret | None = None) -> str:
     """Return what *result* says, fit for the log; not what would repeat *secret*."""
     name = f"{NAMES.get(result.code, 'result')} ({result.code})"
-    said = result.diagnostic.rstrip("\0\n ")[:LONGEST_DIAGNOSTIC]
-    if not said or (secret is not None and secret.shows_in(result.diagnostic.encode())):
+    said = result.diagnostic.rstrip("\0\r\n ")
+    if not said or (secret is not None and _repeats(result, secret)):
         return name
-    return f"{name}: {said}"
+    return f"{name}: {''.join(map(_printable, said[:LONGEST_DIAGNOSTIC]))}"
+
+
+def _repeats(result: Result, secret: Secret) -> bool:
+    return secret.shows_in(result.diagnostic.encode(errors="surrogateescape"))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else "?"

@@ -24,11 +24,13 @@ SUB_CODE = re.compile(r"\bdata ([0-9a-f]{1,8}),", re.IGNORECASE)
 SUB_CODES = {
     0x525: Reason.NO_SUCH_USER,
     0x52E: Reason.WRONG_PASSWORD,
+    0x52F: Reason.DENIED,  # an account with restrictions
     0x530: Reason.DENIED,  # not at this hour
     0x531: Reason.DENIED,  # not from this machine
     0x532: Reason.PASSWORD_EXPIRED,
     0x533: Reason.DENIED,  # disabled
     0x534: Reason.DENIED,  # not in this way
+    0x569: Reason.DENIED,  # the same
     0x701: Reason.ACCOUNT_EXPIRED,
     0x773: Reason.PASSWORD_MUST_CHANGE,
     0x775: Reason.ACCOUNT_LOCKED,
@@ -74,6 +76,7 @@ def _policy(result: Result) -> Reason | None:
 
 
 def _reason(result: Result) -> Reason | None:
+    """Return why it is a no; None where it may be none, as with a sub-code that is not known."""
     found = SUB_CODE.search(result.diagnostic)
     if found is not None and result.code == results.INVALID_CREDENTIALS:
         return SUB_CODES.get(int(found[1], 16))
