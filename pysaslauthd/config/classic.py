@@ -28,7 +28,9 @@ class Line(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The value as text; StartupError where it is not UTF-8."""
+        """The value as text; StartupError where it is not UTF-8, or has a NUL."""
+        if b"\0" in self.value:
+            raise StartupError(f"{self.place}: {self.key} has a NUL byte")
         try:
             return self.value.decode()
         except UnicodeDecodeError:
@@ -46,7 +48,7 @@ class Line(NamedTuple):
     @property
     def number(self) -> int | None:
         """The value as atoi(3) reads it; None where it begins with no digit."""
-        found = re.match(rb"-?[0-9]+", self.value)
+        found = re.match(rb"-?[0-9]{1,18}", self.value)  # more digits are no 64 bits
         return int(found[0]) if found else None
 
 

@@ -1,17 +1,19 @@
 """The C daemon's LDAP settings (`/etc/saslauthd.conf`, `-O FILE`) as table `ldap`.
 
 Every key of LDAP_SASLAUTHD; protocols/backends.md section 9 has their meaning. Of
-several lines with the same key the last one counts.
+several lines with the same key the last one counts; where there is none, what
+libldap would take.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from pysaslauthd.config.classic import Line, read_lines
 from pysaslauthd.config.tables import Ldap
-from pysaslauthd.errors import StartupError
 from pysaslauthd.model import Secret
 
 PREFIX = "ldap_"
@@ -33,7 +35,14 @@ WORDS = {
     "tls_minimum": ("1.2", "1.3"),
 }
 SWITCHES = frozenset({"start_tls", "tls_check_peer", "use_sasl"})
-NUMBERS = {"connections": 1, "size_limit": 0, "time_limit": 0, "timeout": 1}  # and the least
+NUMBERS = {  # from, to
+    "connections": (1, 10_000),
+    "size_limit": (0, 0x7FFFFFFF),
+    "time_limit": (0, 0x7FFFFFFF),
+    "timeout": (1, 3600),
+}
+PATHS = frozenset({"tls_cacert_file", "tls_cacert_dir", "tls_cert", "tls_key"})
+TEXTS = frozenset(Ldap.__struct_fields__) - {"tls_identity"}
 # Of ldap.conf(5), and which settings they are where the file has none.
 FROM_LIBLDAP = {
     "SASL_AUTHCID": "id",
@@ -46,13 +55,10 @@ FROM_LIBLDAP = {
     "TLS_CIPHER_SUITE": "tls_ciphers",
     "TLS_KEY": "tls_key",
 }
-UNCHECKED = frozenset({"never", "allow"})  # of TLS_REQCERT
-NEW_TLS = "3.4"  # TLS_PROTOCOL_MIN for TLS 1.3
+REQCERT = {"never": False, "allow": False, "try": True, "demand": True, "hard": True}
+PROTOCOL_MIN = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3}))?")
+NEW_TLS = (3, 4)  # TLS 1.3, as it calls itself
 
-UNHEEDED = {
-    "TLS_CRLCHECK": "revocation lists are not read",
-    "TLS_CRLFILE": "revocation lists are not read",
-}
 # Keys whose wish cannot be granted, and why not; asked for by what the value must be.
 HOPELESS: dict[str, tuple[Callable[[Line], bool], str]] = {
     "debug": (lambda _: True, "there is no libldap that could show its work: use -V"),
@@ -60,88 +66,125 @@ HOPELESS: dict[str, tuple[Callable[[Line], bool], str]] = {
     "restart": (lambda _: False, ""),  # system calls that a signal interrupts always go on
     "sasl_secprops": (lambda _: True, "SASL is only used without layers of its own"),
     "version": (lambda line: line.number != 3, "only version 3 is spoken"),
+    "TLS_CRLCHECK": (lambda line: line.text.lower() != "none", "revocation lists are not read"),
+    "TLS_CRLFILE": (lambda _: True, "revocation lists are not read"),
 }
 
 
 class Found(NamedTuple):
-    """The settings, and what is to be said about lines that have no effect."""
+    """The settings, and what is to be said about lines that have no effect.
+
+    *places* has for each setting the line that it comes from, for messages.
+    """
 
     table: Ldap
     warnings: list[str]
+    places: Mapping[str, str]
 
 
-def read_file(path: str, libldap: Mapping[str, str]) -> Found:
+def read_file(path: str, libldap: Mapping[str, Line], directory: str) -> Found:
     """Return the settings in the file at *path*, completed by what *libldap* would take.
 
-    StartupError names the line that is no setting, or the setting that has no meaning.
+    The paths of files are relative to *directory*. StartupError names the line
+    that is no setting.
     """
-    values, warnings = from_libldap(libldap)
+    reading = _Reading(directory)
+    for option, line in libldap.items():
+        reading.take_option(option, line)
     for line in read_lines(path):
-        if line.key.startswith(NEIGHBOURS):
-            continue
-        problem = "ignored: there is no such key"
-        if line.key.startswith(PREFIX):
-            key = line.key.removeprefix(PREFIX)
-            problem = _take(values, ALIASES.get(key, key), line)
-        if problem:
-            warnings.append(f"{line.place}: {line.key}: {problem}")
-    if values.get("use_sasl") and values.get("auth_method", "bind") == "bind":
-        values["auth_method"] = "fastbind"
-    try:
-        return Found(msgspec.convert(values, Ldap), warnings)
-    except msgspec.ValidationError as error:
-        raise StartupError(f"{path}: {error}") from None
+        if not line.key.startswith(NEIGHBOURS):
+            reading.take_line(line._replace(value=line.value.removesuffix(b"\r")))
+    return Found(reading.table(), reading.warnings, reading.places)
 
 
-def _take(values: dict[str, object], key: str, line: Line) -> str:
-    """Put what *line* says into *values*; return why that is not possible, if it is not."""
-    if key in HOPELESS:
-        concerns, why = HOPELESS[key]
-        return f"ignored: {why}" if concerns(line) else ""
-    if key in SWITCHES:
-        values[key] = bool(line.switch)
-        return "" if line.switch is not None else "neither yes nor no, which counts as no"
-    if key in WORDS:
-        return _take_word(values, key, line.text.lower())
-    if key in NUMBERS:
-        return _take_number(values, key, line.number)
-    return _take_text(values, key, line)
+class _Reading:
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._values: dict[str, object] = {}
+        self.warnings: list[str] = []
+        self.places: dict[str, str] = {}
 
+    def table(self) -> Ldap:
+        """Return the settings that have been taken."""
+        values = self._values
+        if values.get("use_sasl") and values.get("auth_method", "bind") == "bind":
+            values["auth_method"] = "fastbind"
+        return msgspec.convert(values, Ldap)
 
-def _take_word(values: dict[str, object], key: str, word: str) -> str:
-    if word not in WORDS[key]:
-        return f"ignored: it is one of {', '.join(WORDS[key])}"
-    values[key] = word
-    return ""
+    def take_line(self, line: Line) -> None:
+        """Take a setting of the C daemon's file."""
+        key = line.key.removeprefix(PREFIX)
+        known = line.key.startswith(PREFIX)
+        self._take(ALIASES.get(key, key) if known else "", line)
 
+    def take_option(self, option: str, line: Line) -> None:
+        """Take a setting of libldap's."""
+        if option == "TLS_REQCERT":
+            self._take_demand(line)
+        elif option == "TLS_PROTOCOL_MIN":
+            self._take_minimum(line)
+        else:
+            self._take(FROM_LIBLDAP.get(option, option), line)
 
-def _take_number(values: dict[str, object], key: str, number: int | None) -> str:
-    if number is None or number < NUMBERS[key]:
-        return f"ignored: it is a number from {NUMBERS[key]} on"
-    values[key] = number
-    return ""
+    def _take(self, key: str, line: Line) -> None:
+        """Put what *line* says into the values, or into the warnings why that is not possible."""
+        if key in HOPELESS:
+            concerns, why = HOPELESS[key]
+            if concerns(line):
+                self._ignore(line, why)
+        elif key in SWITCHES:
+            self._put(key, bool(line.switch), line)
+            if line.switch is None:
+                self._warn(line, "neither yes nor no, which counts as no")
+        elif key in WORDS:
+            self._take_word(key, line)
+        elif key in NUMBERS:
+            self._take_number(key, line)
+        elif key in TEXTS:
+            self._put(key, self._text(key, line), line)
+        else:
+            self._ignore(line, "there is no such key")
 
+    def _take_word(self, key: str, line: Line) -> None:
+        word = line.text.lower()
+        if word in WORDS[key]:
+            self._put(key, word, line)
+        else:
+            self._ignore(line, f"{word!r} is none of {', '.join(WORDS[key])}")
 
-def _take_text(values: dict[str, object], key: str, line: Line) -> str:
-    if key == "password":
-        values[key] = Secret(line.value)
-    elif key == "servers":
-        values[key] = tuple(line.text.replace(",", " ").split())
-    elif key in Ldap.__struct_fields__ and key != "tls_identity":
-        values[key] = line.text
-    else:
-        return "ignored: there is no such key"
-    return ""
+    def _take_number(self, key: str, line: Line) -> None:
+        least, most = NUMBERS[key]
+        if line.number is not None and least <= line.number <= most:
+            self._put(key, line.number, line)
+        else:
+            self._ignore(line, f"it is a number from {least} to {most}")
 
+    def _text(self, key: str, line: Line) -> object:
+        if key == "password":
+            return Secret(line.value)
+        if key == "servers":
+            return tuple(line.text.replace(",", " ").split())
+        return str(Path(self._directory, line.text)) if key in PATHS else line.text
 
-def from_libldap(options: Mapping[str, str]) -> tuple[dict[str, object], list[str]]:
-    """Return the settings that ldap.conf, ldaprc and the environment make, and warnings."""
-    values: dict[str, object] = {
-        setting: options[option] for option, setting in FROM_LIBLDAP.items() if option in options
-    }
-    if "TLS_REQCERT" in options:
-        values["tls_check_peer"] = options["TLS_REQCERT"].lower() not in UNCHECKED
-    if options.get("TLS_PROTOCOL_MIN", "") >= NEW_TLS:
-        values["tls_minimum"] = "1.3"
-    unheeded = [option for option in UNHEEDED if options.get(option, "none").lower() != "none"]
-    return values, [f"{option} of ldap.conf: ignored: {UNHEEDED[option]}" for option in unheeded]
+    def _take_demand(self, line: Line) -> None:
+        demand = REQCERT.get(line.text.lower())
+        self._put("tls_check_peer", demand is not False, line)
+        if demand is None:
+            self._warn(line, f"none of {', '.join(REQCERT)}: certificates are checked")
+
+    def _take_minimum(self, line: Line) -> None:
+        version = PROTOCOL_MIN.fullmatch(line.text)
+        if version is None:
+            self._ignore(line, "no version of TLS, such as 3.3")
+        elif (int(version[1]), int(version[2] or 0)) >= NEW_TLS:
+            self._put("tls_minimum", "1.3", line)
+
+    def _put(self, key: str, value: object, line: Line) -> None:
+        self._values[key] = value
+        self.places[key] = f"{line.place}: {line.key}"
+
+    def _ignore(self, line: Line, why: str) -> None:
+        self._warn(line, f"ignored: {why}")
+
+    def _warn(self, line: Line, what: str) -> None:
+        self.warnings.append(f"{line.place}: {line.key}: {what}")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pysaslauthd.config.classic import Line
+
 SYSTEM_FILES = ("/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf")  # Debian's and Fedora's
 PREFIX = "LDAP"
 OPTIONS = frozenset(
@@ -27,43 +29,57 @@ OPTIONS = frozenset(
     }
 )
 USER_ONLY = frozenset({"SASL_AUTHCID", "SASL_AUTHZID", "TLS_CERT", "TLS_KEY"})
-LINE = re.compile(r"\s*([A-Za-z_]+)\s+(\S.*?)\s*")
+LINE = re.compile(rb"\s*([A-Za-z_]+)\s+(\S.*)")  # of what begins with # the name does not fit
 
 
 def read_options(
     environment: Mapping[str, str], run_directory: str, system: tuple[str, ...] = SYSTEM_FILES
-) -> dict[str, str]:
+) -> dict[str, Line]:
     """Return the options that count, by their names in ldap.conf, of those that matter here.
 
-    A file that is missing or cannot be read counts for nothing, as for libldap.
+    A file that is missing or cannot be read counts for nothing, as for libldap;
+    a variable that is empty takes back what files say.
     """
     if f"{PREFIX}NOINIT" in environment:
         return {}
-    found: dict[str, str] = {}
+    found: dict[str, Line] = {}
     for path in system:
-        found |= _read(path, OPTIONS - USER_ONLY)
+        found |= _read(Path(path), OPTIONS - USER_ONLY)
     found |= _read_users("ldaprc", environment, run_directory)
     if file := environment.get(f"{PREFIX}CONF"):
-        found |= _read(file, OPTIONS - USER_ONLY)
+        found |= _read(Path(run_directory, file), OPTIONS - USER_ONLY)
     if name := environment.get(f"{PREFIX}RC"):
         found |= _read_users(name, environment, run_directory)
-    named = {option: environment.get(f"{PREFIX}{option}") for option in OPTIONS}
-    return found | {option: value for option, value in named.items() if value}
+    found |= _read_variables(environment)
+    return {option: line for option, line in found.items() if line.value}
 
 
-def _read_users(name: str, environment: Mapping[str, str], run_directory: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if home := environment.get("HOME"):
-        found |= _read(f"{home}/{name}", OPTIONS)
-        found |= _read(f"{home}/.{name}", OPTIONS)
-    return found | _read(str(Path(run_directory, name)), OPTIONS)
+def _read_users(name: str, environment: Mapping[str, str], run_directory: str) -> dict[str, Line]:
+    found: dict[str, Line] = {}
+    if "HOME" in environment:
+        found |= _read(Path(f"{environment['HOME']}/{name}"), OPTIONS)
+        found |= _read(Path(f"{environment['HOME']}/.{name}"), OPTIONS)
+    return found | _read(Path(run_directory, name), OPTIONS)
 
 
-def _read(path: str, options: frozenset[str]) -> dict[str, str]:
+def _read(path: Path, options: frozenset[str]) -> dict[str, Line]:
     try:
-        lines = Path(path).read_text(errors="surrogateescape").split("\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return {}
-    settings = (LINE.fullmatch(line) for line in lines if not line.startswith("#"))
-    pairs = ((found[1].upper(), found[2]) for found in settings if found is not None)
-    return {option: value for option, value in pairs if option in options}
+    matches = ((number, LINE.fullmatch(line.rstrip())) for number, line in enumerate(lines, 1))
+    settings = (
+        Line(f"{path}: line {number}", match[1].decode().upper(), match[2])
+        for number, match in matches
+        if match is not None
+    )
+    return {line.key: line for line in settings if line.key in options}
+
+
+def _read_variables(environment: Mapping[str, str]) -> dict[str, Line]:
+    names = ((option, f"{PREFIX}{option}") for option in OPTIONS)
+    return {
+        option: Line("environment", name, environment[name].encode(errors="surrogateescape"))
+        for option, name in names
+        if name in environment
+    }

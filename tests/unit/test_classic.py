@@ -85,7 +85,16 @@ def test_what_is_neither_yes_nor_no(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [(b"5", 5), (b"-5", -5), (b"12s", 12), (b"x5", None), (b"- 5", None)]
+    ("value", "number"),
+    [
+        (b"5", 5),
+        (b"-5", -5),
+        (b"12s", 12),
+        (b"x5", None),
+        (b"- 5", None),
+        (b"9" * 5000, 999_999_999_999_999_999),
+    ],
+    ids=["plain", "negative", "letter", "no-digit", "no-digit-behind-minus", "far-too-large"],
 )
 def test_a_number_is_what_a_value_begins_with(value: bytes, number: int | None) -> None:
     assert Line("", "", value).number == number
@@ -94,6 +103,11 @@ def test_a_number_is_what_a_value_begins_with(value: bytes, number: int | None) 
 def test_a_text_that_is_not_utf8_is_named() -> None:
     with pytest.raises(StartupError, match=r"f: line 3: ldap_filter is not UTF-8"):
         Line("f: line 3", "ldap_filter", b"\xe4").text  # noqa: B018 (it raises)
+
+
+def test_a_text_with_a_nul_is_named() -> None:
+    with pytest.raises(StartupError, match=r"f: line 3: ldap_filter has a NUL byte"):
+        Line("f: line 3", "ldap_filter", b"a\0b").text  # noqa: B018 (it raises)
 
 
 def test_certificate_and_key_are_read_into_one_text(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def parsed(text: str, fill: Fill = no_holes) -> Tree:
 
 
 BABS = equal(b"cn", b"Babs Jensen")
-RFC_4515 = [
+RFC_4515: list[tuple[str, Tree]] = [
     ("(cn=Babs Jensen)", BABS),
     ("(!(cn=Tim Howes))", (NOT, [equal(b"cn", b"Tim Howes")])),
     (
@@ -83,7 +83,7 @@ RFC_4515 = [
     (r"(sn=Lu\c4\8di\c4\87)", equal(b"sn", "Lučić".encode())),
     (r"(1.3.6.1.4.1.1466.0=\04\02\48\69)", equal(b"1.3.6.1.4.1.1466.0", b"\4\2Hi")),
 ]
-TEXTS = [
+TEXTS: list[tuple[str, Tree]] = [
     ("(uid=)", equal(b"uid", b"")),
     ("(uid=a=b)", equal(b"uid", b"a=b")),
     ("(uid=<a>:~!&|)", equal(b"uid", b"<a>:~!&|")),
