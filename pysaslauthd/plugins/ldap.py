@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins.elsewhere import refuse_cleartext, tls_context
-from pysaslauthd.plugins.mechanism import Mechanism, make_pool, option_file
+from pysaslauthd.plugins.mechanism import Mechanism, make_pool
 from pysaslauthd.remote.endpoint import Endpoint, Security, split_port
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
     from pysaslauthd.backends.base import PasswordVerifier
     from pysaslauthd.backends.ldap.lookup import GroupAttribute, GroupFilter, Search
     from pysaslauthd.backends.ldap.methods import Method
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "ldap"
+URI = re.compile("(ldap|ldaps|ldapi)://([^/?]*)", re.IGNORECASE)
 PORTS = {"ldap": 389, "ldaps": 636}
 SHARED = 8  # connections of each server beside those for passwords, and for looks at it
 EXTERNAL = "EXTERNAL"  # the mechanism that has no password
@@ -38,17 +44,32 @@ DEFAULT_SOCKET = "/var/run/slapd/ldapi"  # of OpenLDAP, as Debian builds it
 
 def _configure(settings: Settings) -> Settings:
     """Read the C daemon's file, unless the settings have a table of their own."""
-    from pysaslauthd.config import classic, libldap
-    from pysaslauthd.config.ldap import read_file
+    from pysaslauthd.config.classic import with_identity
 
     table = settings.ldap
-    path = option_file(settings)
-    if path is not None or table is None:
-        options = libldap.read_options(os.environ, settings.run_directory)
-        table, warnings = read_file(path or classic.DEFAULT_FILE, options)
-        for warning in warnings:
-            log.warning("%s", warning)
-    return msgspec.structs.replace(settings, ldap=classic.with_identity(table, NAME))
+    if settings.mechanism_option is not None or table is None:
+        table = _read(settings)
+    return msgspec.structs.replace(settings, ldap=with_identity(table, NAME))
+
+
+def _read(settings: Settings) -> Ldap:
+    """Return what the C daemon's file and libldap's settings make; log what has no effect.
+
+    Paths are relative to the run directory, which the C daemon enters before it reads this.
+    """
+    from pysaslauthd.config import classic, ldap, libldap
+    from pysaslauthd.remote.tls import knows_ciphers
+
+    path = Path(settings.run_directory, settings.mechanism_option or classic.DEFAULT_FILE)
+    options = libldap.read_options(os.environ, settings.run_directory)
+    table, warnings, places = ldap.read_file(str(path), options, settings.run_directory)
+    if table.tls_ciphers is not None and not knows_ciphers(table.tls_ciphers):
+        unknown = f"OpenSSL knows no cipher by {table.tls_ciphers!r}; GnuTLS is not used here"
+        warnings.append(f"{places['tls_ciphers']}: ignored: {unknown}")
+        table = msgspec.structs.replace(table, tls_ciphers=None)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return table
 
 
 def _check(settings: Settings) -> None:
@@ -60,15 +81,24 @@ def _check(settings: Settings) -> None:
         for endpoint in endpoints.values():
             cure = "use ldaps:// or ldap_start_tls: yes"
             refuse_cleartext(endpoint, settings, "ldap_servers", cure)
-    if any(endpoint.security is not Security.NONE for endpoint in endpoints.values()):
-        tls_context(table, NAME)
+    _tls(table, endpoints.values())
     for endpoint in endpoints.values():
         _identity(table, endpoint)
     _group(table)
-    if table.auth_method != "fastbind":
+    if table.auth_method == "fastbind":
+        _check_name(table)
+    else:
         _user_search(table)
     if table.auth_method == "custom":
         _check_hashing()
+
+
+def _check_name(table: Ldap) -> None:
+    if table.filter.startswith("(") and not table.use_sasl:
+        raise StartupError(
+            f"ldap_filter: {table.filter}: ldap_auth_method: fastbind wants the name of the"
+            " entry there, such as uid=%u,ou=people,dc=example,dc=org"
+        )
 
 
 def _check_hashing() -> None:
@@ -94,11 +124,12 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
     from pysaslauthd.workers.hashes import HashWorkers
 
     table = _table(settings)
-    context = tls_context(table, NAME)
+    endpoints = _endpoints(table)
+    context = _tls(table, endpoints.values())
     limits = Limits(table.timeout, table.connections)
     servers = [
         Server(uri, Connector(endpoint, context, table.timeout), _identity(table, endpoint), limits)
-        for uri, endpoint in _endpoints(table).items()
+        for uri, endpoint in endpoints.items()
     ]
     hashes = None
     if table.auth_method == "custom":
@@ -131,22 +162,41 @@ def _endpoints(table: Ldap) -> dict[str, Endpoint]:
 
 
 def parse_server(uri: str, *, start_tls: bool) -> Endpoint:
-    """Return where *uri*, of ldap_servers, leads; StartupError where it leads nowhere."""
-    parts = urlsplit(uri)
-    security = Security.STARTTLS if start_tls else Security.NONE
-    if parts.scheme == "ldapi":
-        return Endpoint("localhost", 0, Security.NONE, unquote(parts.netloc) or DEFAULT_SOCKET)
-    if parts.scheme not in PORTS:
+    """Return where *uri*, of ldap_servers, leads; StartupError where it leads nowhere.
+
+    Of RFC 4516 scheme, host and port count, as for libldap; both of these may be missing.
+    """
+    found = URI.match(uri)
+    if found is None:
         raise StartupError(f"ldap_servers: {uri}: it begins with ldap://, ldaps:// or ldapi://")
-    if parts.scheme == "ldaps":
-        security = Security.TLS
-        if start_tls:
-            raise StartupError(f"ldap_servers: {uri}: ldap_start_tls is for ldap:// only")
+    scheme, place = found[1].lower(), unquote(found[2])
+    if scheme == "ldapi":
+        return _socket(uri, place or DEFAULT_SOCKET)
+    if scheme == "ldaps" and start_tls:
+        raise StartupError(f"ldap_servers: {uri}: ldap_start_tls is for ldap:// only")
+    if not place or re.match(":[0-9]", place):
+        place = f"localhost{place}"
     try:
-        host, port = split_port(parts.netloc or "localhost", PORTS[parts.scheme])
+        host, port = split_port(place, PORTS[scheme])
     except ValueError as error:
         raise StartupError(f"ldap_servers: {uri}: {error}") from None
-    return Endpoint(host, port, security)
+    unencrypted = Security.STARTTLS if start_tls else Security.NONE
+    return Endpoint(host, port, Security.TLS if scheme == "ldaps" else unencrypted)
+
+
+def _socket(uri: str, path: str) -> Endpoint:
+    if not path.startswith("/"):
+        raise StartupError(
+            f"ldap_servers: {uri}: a socket's path begins with /, which is %2F in a URI"
+        )
+    return Endpoint("localhost", 0, Security.NONE, path)
+
+
+def _tls(table: Ldap, endpoints: Iterable[Endpoint]) -> ssl.SSLContext | None:
+    """Return the context for *endpoints*, None where none of them has TLS."""
+    if all(endpoint.security is Security.NONE for endpoint in endpoints):
+        return None
+    return tls_context(table, NAME)
 
 
 def _identity(table: Ldap, endpoint: Endpoint) -> TakeOn:
@@ -160,9 +210,9 @@ def _identity(table: Ldap, endpoint: Endpoint) -> TakeOn:
             table.id, table.password, table.authz_id, table.realm or None, NAME, endpoint.host
         )
         return identity.proven(rules, credentials) if has_name else identity.anonymous
-    if not table.bind_dn:
+    if not table.bind_dn.strip():
         return identity.anonymous
-    if table.password is None:
+    if table.password is None or not table.password.reveal():
         raise StartupError(
             "ldap_bind_dn: there is no password for it, and without one it is nobody",
             "set ldap_password; or leave ldap_bind_dn away, to ask as nobody",

@@ -74,6 +74,15 @@ def make_context(rules: TlsRules) -> ssl.SSLContext:
     return context
 
 
+def knows_ciphers(ciphers: str) -> bool:
+    """Say whether OpenSSL finds any cipher by *ciphers*; what is for GnuTLS it does not know."""
+    try:
+        _set_ciphers(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ciphers)
+    except TlsProblem:
+        return False
+    return True
+
+
 def _load_authorities(context: ssl.SSLContext, rules: TlsRules) -> None:
     if rules.ca_file is None and rules.ca_directory is None:
         context.load_default_certs()
