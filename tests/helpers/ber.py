@@ -1,8 +1,10 @@
 """A second reading of BER, to compare with: definite lengths, tags of one byte (X.690)."""
 
 from collections.abc import Iterator
+from typing import Any
 
-Tree = tuple[int, "bytes | list[Tree]"]
+Tree = tuple[int, Any]
+"""A tag and its content: bytes, or of what is constructed a list of trees."""
 
 CONSTRUCTED = 0x20
 
