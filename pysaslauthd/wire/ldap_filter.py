@@ -132,12 +132,13 @@ class Extensible(NamedTuple):
 
 def parse(text: str) -> Filter:
     """Return the filter that *text* is; FilterProblem says what is wrong with it."""
-    marked = ESCAPE.sub(_mark, text).strip(BLANKS)
+    marked = ESCAPE.sub(_mark, text)
     if "\\" in marked:
         raise FilterProblem("a backslash before neither two hexadecimal digits nor one of ()*\\")
-    if not marked.startswith("("):
+    inside = marked.lstrip(BLANKS)
+    if not inside.startswith("("):
         return _parse_item(marked)
-    found, rest = _parse_filter(marked, DEEPEST)
+    found, rest = _parse_filter(inside, DEEPEST)
     if rest:
         raise FilterProblem("there is more behind its last parenthesis")
     return found
