@@ -10,7 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pysaslauthd.backends.ldap.templates import Subject, Template
+from pysaslauthd.config.classic import Line
+from pysaslauthd.config.ldap import read_file
 from pysaslauthd.config.libldap import read_options
+from pysaslauthd.config.tables import Ldap
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins.ldap import DEFAULT_SOCKET, parse_server
 from pysaslauthd.wire.ldap_filter import FilterProblem, parse
@@ -205,6 +208,9 @@ class TestUrls:
         assert our_server(uri) is None
 
 
+NUMBERS = ("TLS_REQCERT", "TLS_PROTOCOL_MIN")
+
+
 class Place:
     """A home, a run directory and a system file (by `LDAPCONF`), for libldap and for us."""
 
@@ -221,15 +227,24 @@ class Place:
             (self.root / directory / rest.replace("_", ".")).write_text(content)
 
     def texts(self, **variables: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the texts of libldap's settings, and of ours; not what both know as a number."""
+        """Return libldap's settings that are texts, and ours."""
+        theirs, ours = self._read(variables)
+        return (
+            {name: str(value) for name, value in theirs.items() if name not in NUMBERS},
+            {name: line.text for name, line in ours.items() if name not in NUMBERS},
+        )
+
+    def numbers(self, **variables: str) -> tuple[dict[str, str | int], Ldap]:
+        """Return libldap's settings, and the table that ours make."""
+        theirs, ours = self._read(variables)
+        file = self.root / "saslauthd.conf"
+        file.touch()
+        return theirs, read_file(str(file), ours, str(self.run)).table
+
+    def _read(self, variables: dict[str, str]) -> tuple[dict[str, str | int], dict[str, Line]]:
         environment = {"HOME": str(self.home), **variables}
         theirs = libldap.read_options(environment, self.run)
-        ours = read_options(environment, str(self.run))
-        numbers = ("TLS_REQCERT", "TLS_PROTOCOL_MIN")
-        return (
-            {name: str(value) for name, value in theirs.items() if name not in numbers},
-            {name: line.text for name, line in ours.items() if name not in numbers},
-        )
+        return theirs, read_options(environment, str(self.run))
 
 
 @pytest.fixture
@@ -294,3 +309,22 @@ class TestSettings:
         theirs, ours = place.texts(**variables)
 
         assert ours == theirs
+
+    @pytest.mark.parametrize(
+        "demand",
+        ["never", "allow", "try", "demand", "hard", "NEVER", "Allow", "nonsense", "never # x"],
+    )
+    def test_certificates_are_checked_on_the_same_demands(self, place: Place, demand: str) -> None:
+        never, allow = 0, 3  # LDAP_OPT_X_TLS_...: ldap.h
+
+        theirs, ours = place.numbers(LDAPTLS_REQCERT=demand)
+
+        assert ours.tls_check_peer == (theirs["TLS_REQCERT"] not in (never, allow))
+
+    @pytest.mark.parametrize("version", ["3", "3.0", "3.3", "3.4", "3.10", "4", "x", "3.x", "3.4x"])
+    def test_new_tls_is_wanted_by_the_same_versions(self, place: Place, version: str) -> None:
+        tls_1_3 = 0x304
+
+        theirs, ours = place.numbers(LDAPTLS_PROTOCOL_MIN=version)
+
+        assert (ours.tls_minimum == "1.3") == (int(theirs["TLS_PROTOCOL_MIN"]) >= tls_1_3)
