@@ -14,7 +14,7 @@ TOKEN = re.compile(r"%(.?)", re.DOTALL)
 TOKENS = frozenset("uUdsrRD123456789")
 HOLE = re.compile("[\ud800-\ud8ff]")
 SPECIAL_IN_DN = re.compile(rb'[\x00-\x1f "#+,;<=>\\\x7f]')
-SPECIAL_IN_FILTER = re.compile(rb"[\x00-\x1f()*\\\x7f]")
+SPECIAL_IN_FILTER = re.compile(rb"[\x00-\x1f()*\\\x7f]")  # and what is not for people's eyes
 
 
 class Subject(NamedTuple):
