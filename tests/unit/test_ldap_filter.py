@@ -213,6 +213,13 @@ class TestHoles:
         with pytest.raises(FilterProblem, match=NO_NAME):
             subject.encode(filled(value))
 
+    @pytest.mark.parametrize("text", [f"(x{U}=b)", f"(x{E}{U}=b)"])
+    def test_nor_does_one_that_makes_no_description_with_the_rest(self, text: str) -> None:
+        subject = parse(text)
+
+        with pytest.raises(FilterProblem, match=NO_NAME):
+            subject.encode(filled(b" y"))
+
     def test_nothing_between_two_asterisks_makes_no_filter(self) -> None:
         subject = parse(f"(a=*{U}*)")
 

@@ -12,6 +12,8 @@ from pysaslauthd.model import AuthRequest, Origin, Secret, Unavailable
 from pysaslauthd.plugins.ldap import DEFAULT_SOCKET, LDAP, parse_server
 from pysaslauthd.remote.endpoint import Endpoint, Security
 from tests.contract.verifier import settled
+from tests.helpers.ber import Tree
+from tests.helpers.ldap_recorder import COMPARE, SEARCH, Recorder, Search, recorder
 from tests.helpers.workers import serving
 
 NONE, STARTTLS, TLS = Security.NONE, Security.STARTTLS, Security.TLS
@@ -260,12 +262,81 @@ class TestGroups:
         check(group_dn="cn=g", group_filter="nonsense")
 
 
-async def test_servers_are_named_as_they_are_set(tmp_path: Path) -> None:
+JOE = AuthRequest("joe", Secret(b"pw"), "", Origin("imap"), time.monotonic())
+ENTRY = b"uid=joe,dc=e"
+
+
+async def asked(**table: object) -> Recorder:
+    """Return what a server is asked about a user whose entry, below dc=u, is ENTRY."""
+    with recorder({b"dc=u": ENTRY}) as server:
+        subject = settings(servers=(server.uri,), **table)
+        LDAP.check(subject)
+        made = LDAP.make(subject, serving())
+        await settled(made.verify(JOE))
+        await made.close()
+    return server
+
+
+def joe(attribute: bytes, value: bytes = b"joe") -> Tree:
+    return (0xA3, [(0x04, attribute), (0x04, value)])
+
+
+class TestWhatIsAsked:
+    async def test_a_search_is_followed_by_a_bind(self) -> None:
+        server = await asked(search_base="dc=u", scope="one", deref="find", time_limit=7)
+
+        assert server.searches == [Search(b"dc=u", joe(b"uid"))]
+        assert [content[1:5] for content in server.asked(SEARCH)] == [
+            [(0x0A, b"\1"), (0x0A, b"\2"), (0x02, b"\1"), (0x02, b"\7")]
+        ]
+        assert server.binds == [ENTRY]
+
+    async def test_a_fastbind_needs_no_search(self) -> None:
+        server = await asked(auth_method="fastbind", filter="uid=%u,ou=%s")
+
+        assert (server.searches, server.binds) == ([], [b"uid=joe,ou=imap"])
+
+    async def test_a_password_is_searched_for_where_it_is_compared_here(self) -> None:
+        server = await asked(search_base="dc=u", auth_method="custom", password_attr="pw")
+
+        assert [content[7] for content in server.asked(SEARCH)] == [(0x30, [(0x04, b"pw")])]
+        assert server.binds == []
+
+    async def test_the_service_searches_by_its_name(self) -> None:
+        server = await asked(search_base="dc=u", bind_dn="cn=s", password=Secret(b"pw"))
+
+        assert server.binds == [b"cn=s", ENTRY]
+
+    async def test_the_default_realm_is_a_value(self) -> None:
+        server = await asked(search_base="dc=u", filter="(a=%r)", default_realm="e.org")
+
+        assert server.searches == [Search(b"dc=u", joe(b"a", b"e.org"))]
+
+    async def test_a_group_has_its_member_compared(self) -> None:
+        server = await asked(search_base="dc=u", group_dn="cn=%s", group_attr="member")
+
+        assert server.asked(COMPARE) == [[(0x04, b"cn=imap"), (0x30, joe(b"member", ENTRY)[1])]]
+
+    @pytest.mark.parametrize(
+        ("table", "base"),
+        [({}, b"dc=u"), ({"group_search_base": "ou=%s"}, b"ou=imap")],
+        ids=["as-users", "own"],
+    )
+    async def test_a_group_is_searched_for(self, table: dict[str, object], base: bytes) -> None:
+        group = {"group_filter": "(m=%D)", "group_match_method": "filter", "group_scope": "base"}
+
+        server = await asked(search_base="dc=u", size_limit=9, **group, **table)
+
+        _, content = server.asked(SEARCH)
+        assert server.searches[1] == Search(base, joe(b"m", ENTRY))
+        assert content[1:5] == [(0x0A, b"\0"), (0x0A, b"\0"), (0x02, b"\1"), (0x02, b"\5")]
+
+
+async def test_servers_are_asked_in_turn_and_named_as_they_are_set(tmp_path: Path) -> None:
     uri = f"ldapi://{str(tmp_path / 'none').replace('/', '%2F')}/"
     made = LDAP.make(settings(servers=(uri, "ldap://127.0.0.1:1/")), serving())
-    request = AuthRequest("joe", Secret(b"pw"), "", Origin("imap"), time.monotonic())
 
-    result = await settled(made.verify(request))
+    result = await settled(made.verify(JOE))
     await made.close()
 
     assert isinstance(result, Unavailable)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pysaslauthd.backends.ldap import results
 from pysaslauthd.backends.ldap.connection import ServerFailed
 from pysaslauthd.backends.ldap.results import explain
 from pysaslauthd.backends.ldap.verdicts import CannotTell, refusal
@@ -28,6 +29,22 @@ def reason_of(result: Result) -> Reason:
     verdict = refusal(result, PASSWORD, NAME)
     assert isinstance(verdict, Rejected)
     return verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        # RFC 4511 appendix A.1
+        (results.SUCCESS, 0),
+        (results.TIME_LIMIT_EXCEEDED, 3),
+        (results.SIZE_LIMIT_EXCEEDED, 4),
+        (results.COMPARE_FALSE, 5),
+        (results.COMPARE_TRUE, 6),
+        (results.NO_SUCH_ATTRIBUTE, 16),
+    ],
+)
+def test_codes_are_those_of_the_rfc(code: int, number: int) -> None:
+    assert code == number
 
 
 def test_success_is_no_refusal() -> None:
@@ -98,6 +115,8 @@ def test_a_refusal_is_told_with_what_the_server_says() -> None:
         pytest.param(answer(11), "administrative limit exceeded (11)", id="limit"),
         pytest.param(answer(13, "TLS first"), "confidentiality required (13): TLS first", id="tls"),
         pytest.param(answer(14), "SASL bind in progress (14)", id="sasl-in-progress"),
+        pytest.param(answer(17), "undefined attribute type (17)", id="undefined"),
+        pytest.param(answer(18), "inappropriate matching (18)", id="matching"),
         pytest.param(answer(19), "constraint violation (19)", id="constraint"),
         pytest.param(answer(50), "insufficient access rights (50)", id="rights"),
         pytest.param(answer(53), "unwilling to perform (53)", id="unwilling"),
