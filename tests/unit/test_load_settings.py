@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,25 @@ def test_a_password_that_is_no_text_is_refused_without_being_shown(tmp_path: Pat
         load_settings(str(file), {})
 
     assert "1234567" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param('scope = "x"', id="another-setting"),
+        pytest.param('bind_pw = "s3cret"', id="unknown-setting"),
+        pytest.param('tls_cert = "s3cret"', id="path"),
+        pytest.param('servers = "s3cret"', id="list"),
+        pytest.param('tls_identity = ["s3cret"]', id="secret-of-another-type"),
+        pytest.param('password = "s3cret"', id="twice"),
+        pytest.param('id = s3cret"', id="not-toml"),
+    ],
+)
+def test_no_secret_is_shown_with_a_refusal(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'mechanism = "ldap"\n[ldap]\npassword = "s3cret"\n{line}\n')
+
+    with pytest.raises(StartupError) as refused:
+        load_settings(str(file), {})
+
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
