@@ -60,7 +60,7 @@ def read_lines(path: str) -> list[Line]:
         raise StartupError(f"cannot open {path}: {error.strerror}") from None
     lines = []
     for number, whole in enumerate(content.split(b"\n"), 1):
-        line = whole.lstrip()
+        line = whole.removesuffix(b"\r").lstrip()
         if line and not line.startswith(b"#"):
             lines.append(_parse(f"{path}: line {number}", line))
     return lines

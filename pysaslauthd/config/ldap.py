@@ -93,7 +93,7 @@ def read_file(path: str, libldap: Mapping[str, Line], directory: str) -> Found:
         reading.take_option(option, line)
     for line in read_lines(path):
         if not line.key.startswith(NEIGHBOURS):
-            reading.take_line(line._replace(value=line.value.removesuffix(b"\r")))
+            reading.take_line(line)
     return Found(reading.table(), reading.warnings, reading.places)
 
 

@@ -49,7 +49,9 @@ def _configure(settings: Settings) -> Settings:
     table = settings.ldap
     if settings.mechanism_option is not None or table is None:
         table = _read(settings)
-    return msgspec.structs.replace(settings, ldap=with_identity(table, NAME))
+    if _uses_tls(_endpoints(table).values()):
+        table = with_identity(table, NAME)
+    return msgspec.structs.replace(settings, ldap=table)
 
 
 def _read(settings: Settings) -> Ldap:
@@ -194,9 +196,11 @@ def _socket(uri: str, path: str) -> Endpoint:
 
 def _tls(table: Ldap, endpoints: Iterable[Endpoint]) -> ssl.SSLContext | None:
     """Return the context for *endpoints*, None where none of them has TLS."""
-    if all(endpoint.security is Security.NONE for endpoint in endpoints):
-        return None
-    return tls_context(table, NAME)
+    return tls_context(table, NAME) if _uses_tls(endpoints) else None
+
+
+def _uses_tls(endpoints: Iterable[Endpoint]) -> bool:
+    return any(endpoint.security is not Security.NONE for endpoint in endpoints)
 
 
 def _identity(table: Ldap, endpoint: Endpoint) -> TakeOn:
@@ -265,13 +269,13 @@ def _group(table: Ldap) -> GroupAttribute | GroupFilter | None:
     from pysaslauthd.backends.ldap.templates import Template
     from pysaslauthd.wire.ldap import NO_ATTRIBUTES, SearchRules
 
-    if not table.group_dn and not table.group_filter:
-        return None
     if table.group_match_method == "attr":
-        if not table.group_dn:
+        if table.group_filter and not table.group_dn:
             raise StartupError("ldap_group_filter: it needs ldap_group_match_method: filter")
+        if not table.group_dn:
+            return None
         return GroupAttribute(Template(table.group_dn), table.group_attr.encode())
-    if not table.group_filter:
+    if not table.group_filter:  # without it everybody would be let in
         raise StartupError("ldap_group_match_method: filter needs an ldap_group_filter")
     base = table.group_search_base or table.search_base
     rules = SearchRules(table.group_scope, table.deref, 1, table.time_limit)

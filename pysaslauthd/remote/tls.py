@@ -1,6 +1,8 @@
 """TLS contexts, and what is wrong with a server's certificate in words that help."""
 
+import contextlib
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +41,9 @@ REASONS = {
     "UNSUPPORTED_PROTOCOL": TOO_OLD,
     "WRONG_VERSION_NUMBER": NO_TLS,
 }
+
+
+HASHED = re.compile("[0-9a-f]{8}\\.[0-9]+")
 
 
 class TlsProblem(Exception):
@@ -94,12 +99,21 @@ def _load_authorities(context: ssl.SSLContext, rules: TlsRules) -> None:
 
 
 def _load_directory(context: ssl.SSLContext, path: str) -> None:
+    """Trust the authorities in a directory, by the names that openssl-rehash(1) gives them.
+
+    Where there are no such names, whatever is a certificate counts, as for GnuTLS.
+    """
     try:
         # OpenSSL looks into it when it needs to, and says of nothing why it cannot.
         Path(path, "..").stat()
+        names = [entry.name for entry in Path(path).iterdir()]
     except OSError as error:
         raise TlsProblem(f"{path}: {error.strerror} (tls_cacert_dir)") from None
     context.load_verify_locations(capath=path)
+    if not any(map(HASHED.fullmatch, names)):
+        for name in names:
+            with contextlib.suppress(OSError):  # which ssl's errors are
+                context.load_verify_locations(str(Path(path, name)))
 
 
 def _load_file(context: ssl.SSLContext, path: str) -> None:

@@ -146,6 +146,18 @@ class TestTrust:
 
         assert await client.ask(b"hello") == b"hello"
 
+    async def test_a_directory_without_links_is_read_whole(
+        self, authority: Authority, server: Peer, tmp_path: Path
+    ) -> None:
+        shutil.copy(authority.file, tmp_path)
+        (tmp_path / "README").write_text("no certificate")
+        (tmp_path / "more").mkdir()
+        rules = TlsRules(ca_directory=str(tmp_path))
+
+        client = await connector(server.port, rules).connect(Client)
+
+        assert await client.ask(b"hello") == b"hello"
+
     async def test_a_server_that_is_signed_by_itself_is_trusted_by_name(
         self, tmp_path: Path
     ) -> None:

@@ -382,6 +382,9 @@ def place(
     return Place(tmp_path, caplog)
 
 
+SECURE = "ldap_servers: ldaps://a.example/"
+
+
 class TestConfiguring:
     def test_the_file_of_an_option_is_read(self, place: Place) -> None:
         made = place.configure("ldap_filter: (a=%u)", option=str(place.directory / "file"))
@@ -445,13 +448,18 @@ class TestConfiguring:
         (place.directory / "cert").write_text("CERT")
         (place.directory / "key").write_text("KEY")
 
-        made = place.configure("ldap_tls_cert: cert", "ldap_tls_key: key")
+        made = place.configure(SECURE, "ldap_tls_cert: cert", "ldap_tls_key: key")
 
         assert made.tls_identity == Secret(b"CERT\nKEY\n")
 
     def test_one_of_the_two_is_refused(self, place: Place) -> None:
         with pytest.raises(StartupError, match="ldap: tls_cert and tls_key belong together"):
-            place.configure("ldap_tls_cert: cert")
+            place.configure(SECURE, "ldap_tls_cert: cert")
+
+    def test_without_tls_they_do_not_count(self, place: Place) -> None:
+        made = place.configure("ldap_tls_cert: cert")
+
+        assert made.tls_identity is None
 
 
 GNUTLS = ["NORMAL", "SECURE256:!AES-128-CBC", "NORMAL:-VERS-ALL:+VERS-TLS1.2", "@SYSTEM"]

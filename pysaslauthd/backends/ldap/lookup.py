@@ -50,7 +50,7 @@ class Search:
                 return entries
             case results.SIZE_LIMIT_EXCEEDED if entries:
                 return entries * 2  # there are more than those
-            case results.NO_SUCH_OBJECT if self._base.tokens:
+            case results.NO_SUCH_OBJECT | results.INVALID_DN_SYNTAX if self._base.tokens:
                 return []
             case results.NO_SUCH_OBJECT:
                 raise CannotTell(
@@ -92,7 +92,7 @@ class GroupAttribute(NamedTuple):
                 return True
             case results.COMPARE_FALSE | results.NO_SUCH_ATTRIBUTE:
                 return False
-            case results.NO_SUCH_OBJECT if self.group.tokens:
+            case results.NO_SUCH_OBJECT | results.INVALID_DN_SYNTAX if self.group.tokens:
                 return False
         raise _no_answer(server, result)
 
