@@ -28,7 +28,8 @@ from tests.helpers.instance import (
 )
 from tests.helpers.processes import accepts, wait_for
 
-MECHANISMS = "authentication mechanisms: sasldb getpwent pam rimap shadow\n\n"
+NAMES = "sasldb getpwent kerberos5 pam rimap shadow ldap httpform"
+MECHANISMS = f"authentication mechanisms: {NAMES}\n\n"
 OUTAGE = b""
 
 

@@ -83,6 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self.failure: ServerFailed | None = None  # why it is closed
         self.used = self._loop.time()  # when it was last asked something
+        self.gone: asyncio.Future[None] = self._loop.create_future()  # its descriptor is closed
 
     @property
     def load(self) -> int:
@@ -151,6 +152,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is still asked; called by asyncio."""
+        self.gone.set_result(None)
         self._end(Lost(describe(exc) if isinstance(exc, OSError) else "it hung up"))
 
     def _next_number(self) -> int:

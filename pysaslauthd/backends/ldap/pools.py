@@ -5,11 +5,12 @@ server, or somebody on the way, may have done that while nobody used it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from operator import attrgetter
 from typing import TypeVar
 
 from pysaslauthd.backends.ldap.connection import Answer, Connection, Lost
+from pysaslauthd.remote.connect import GOODBYE
 
 PIPELINED = 32  # operations on one connection: slapd closes one that has over 100 (slapd.conf(5))
 SHARED = 4  # connections for that many each
@@ -81,11 +82,11 @@ class Shared:
             connection.close(why)
 
     async def end(self) -> None:
-        """Close all connections, also one that is being opened."""
+        """Close all connections, also one that is being opened, and wait a moment for that."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        self.close("the daemon is leaving")
+        await _end(self._connections)
 
     def close_unused(self, since: float) -> None:
         """Close those that nobody has used since that time of the loop."""
@@ -138,8 +139,22 @@ class Exclusive:
         for connection in [*self._idle, *self._busy]:
             connection.close(why)
 
+    async def end(self) -> None:
+        """Close all connections, and wait a moment for that."""
+        await _end([*self._idle, *self._busy])
+
     def close_unused(self, since: float) -> None:
         """Close those that nobody has used since that time of the loop."""
         for connection in self._idle[:]:
             if connection.used < since:
                 connection.close()
+
+
+async def _end(connections: Iterable[Connection]) -> None:
+    """Close *connections*; TLS wants to say goodbye."""
+    gone = []
+    for connection in list(connections):
+        connection.close("the daemon is leaving")
+        gone.append(connection.gone)
+    if gone:
+        await asyncio.wait(gone, timeout=GOODBYE)

@@ -99,7 +99,7 @@ class Server:
             self._looking.cancel()
             await asyncio.wait([self._looking])
         await self._shared.end()
-        self._exclusive.close("the daemon is leaving")
+        await self._exclusive.end()
 
     async def _noting_failure(self, work: Coroutine[object, object, T]) -> T:
         try:
