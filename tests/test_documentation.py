@@ -87,6 +87,18 @@ def test_the_example_configuration_is_valid_with_everything_set(tmp_path: Path) 
     assert load_settings(str(everything), {}).socket_mode == 0o660
 
 
+@pytest.mark.parametrize(
+    ("prefix", "table"), [("ldap_", Ldap), ("httpform_", Httpform), ("krb5_", Kerberos5)]
+)
+def test_every_key_of_the_c_daemons_files_is_documented(
+    prefix: str, table: type[msgspec.Struct]
+) -> None:
+    elsewhere = {"tls_identity", "instances"}  # not in those files, or under many names
+    keys = {f"{prefix}{name}" for name in names_of(table) - elsewhere}
+
+    assert {key for key in keys if key not in page_text("pysaslauthd")} == set()
+
+
 @pytest.mark.parametrize("page", LINKING, ids=lambda p: p.name)
 def test_a_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())

@@ -371,6 +371,20 @@ def test_the_c_daemon_starts_with_settings_that_are_refused_here(tmp_path: Path)
         LDAP.check(LDAP.configure(settings))
 
 
+def test_external_for_users_lets_everybody_in_and_is_refused_here(
+    tmp_path: Path, directory: Slapd
+) -> None:
+    file = tmp_path / "ldap.conf"
+    lines = (f"ldap_servers: {directory.socket_uri}", "ldap_use_sasl: yes", "ldap_mech: EXTERNAL")
+    file.write_text("".join(f"{line}\n" for line in lines))
+    with cyrus("ldap", "-O", str(file)) as twin:
+        assert twin.ask(*WRONG) == b"OK"
+
+    settings = Settings(mechanism="ldap", mechanism_option=str(file))
+    with pytest.raises(StartupError, match="EXTERNAL asks nobody for a password"):
+        LDAP.check(LDAP.configure(settings))
+
+
 async def test_both_take_no_server_from_libldaps_own_settings(
     tmp_path: Path, directory: Slapd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
