@@ -13,6 +13,7 @@ from pysaslauthd.config.cyrus import LONG, SHORT
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.config.tables import Httpform, Kerberos5, Ldap, Rimap
+from pysaslauthd.plugins import MECHANISMS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -108,3 +109,24 @@ def test_a_link_leads_somewhere(page: Path) -> None:
 
 def test_the_changelog_has_this_version_or_what_comes_next() -> None:
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_example_of_the_c_daemons_file_is_one(tmp_path: Path) -> None:
+    example = (ROOT / "conf" / "saslauthd.conf").read_text()
+    everything = re.sub(r"^#((?:ldap|krb5|httpform)_\w+: )", r"\1", example, flags=re.MULTILINE)
+    file = tmp_path / "saslauthd.conf"
+    file.write_text(everything)
+
+    for name in ("ldap", "httpform", "kerberos5"):
+        settings = Settings(mechanism=name, mechanism_option=str(file))
+        assert getattr(MECHANISMS[name].configure(settings), name) is not None
+
+
+def test_the_example_of_the_c_daemons_file_has_nothing_that_is_ignored(
+    caplog: pytest.LogCaptureFixture, seen_logs: None
+) -> None:
+    settings = Settings(mechanism="ldap", mechanism_option=str(ROOT / "conf" / "saslauthd.conf"))
+
+    MECHANISMS["ldap"].check(MECHANISMS["ldap"].configure(settings))
+
+    assert caplog.records == []
