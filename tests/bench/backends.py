@@ -130,7 +130,7 @@ def saturated(bench: Bench) -> list[Row]:
         pairs = _start_pairs(bench, stack, one_user)
         for number in range(bench.rounds):
             for hashing, neighbour in rotated(pairs, number):
-                name = hashing.server.name
+                name = hashing.name
                 with load.going_on(hashes, hashing, bench.tools) as others:
                     waited = load.apply(one_user, hashing, bench.tools)
                     beside = load.apply(bench.load(1), neighbour, bench.tools)

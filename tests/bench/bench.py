@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import database, load, report
-from tests.bench.comparisons import COMPARISONS, SERVERS
+from tests.bench.comparisons import COMPARISONS
 from tests.bench.measure import Bench
 from tests.bench.system import ENDINGS
 
@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = report.machine()
     with tempfile.TemporaryDirectory(prefix="mux-", dir=SHORT) as work:
         bench = _prepare(options, Path(work))
-        rows = _measure(bench, options.only or list(COMPARISONS), options.outside)
-    titles = {server.name: server.title for server in SERVERS}
+        groups = _measure(bench, options.only or list(COMPARISONS), options.outside)
     print(f"{machine}\n{bench.rounds} rounds of {bench.seconds:g} s, {bench.users} users\n")
-    print(report.table(rows, titles))
+    print(report.tables(groups, bench.titles))
     print(LEGEND)
     for problem in bench.problems:
         print(f"\nnot measured: {problem}")
     if options.json:
+        rows = [row for group in groups for row in group]
         options.json.write_text(json.dumps(report.as_json(rows, machine), indent=2) + "\n")
     return 1 if bench.problems else 0
 
@@ -84,8 +84,8 @@ def _prepare(options: argparse.Namespace, work: Path) -> Bench:
     )
 
 
-def _measure(bench: Bench, names: Sequence[str], outside: str) -> list[Row]:
-    rows: list[Row] = []
+def _measure(bench: Bench, names: Sequence[str], outside: str) -> list[list[Row]]:
+    groups: list[list[Row]] = []
     with bench.noting_problems():
         load.build(bench.tools)
         database.make(bench.database, bench.users)
@@ -93,8 +93,8 @@ def _measure(bench: Bench, names: Sequence[str], outside: str) -> list[Row]:
             for name in names:
                 bench.say(f"{name}:")
                 with bench.noting_problems():
-                    rows += COMPARISONS[name](bench)
-    return rows
+                    groups.append(COMPARISONS[name](bench))
+    return groups
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -19,9 +19,9 @@ from tests.bench.measure import (
     cpu_row,
     median_ratio,
     others_row,
+    p99_row,
     plain_row,
     rate_row,
-    row,
     start,
     wrong_row,
 )
@@ -31,7 +31,6 @@ from tests.bench.servers import CYRUS, FLOOR, OURS, TUNED, NotMeasuredError, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bench.load import Sample
     from tests.bench.measure import Samples
 
 SERVERS = (OURS, CYRUS, TUNED, FLOOR)
@@ -66,15 +65,11 @@ def rates(bench: Bench) -> list[Row]:
             who = clients(threads)
             rate.append(rate_row(f"right answers/s, {who}", samples, RATE_GOALS[threads]))
             cpu.append(cpu_row(f"CPU us/request, {who}", samples))
-            p99.append(row(f"p99 us, {who}", samples, _p99, P99_GOALS.get(threads, {})))
+            p99.append(p99_row(f"p99 us, {who}", samples, P99_GOALS.get(threads, {})))
             compared.append(samples)
     wrong = wrong_row("answers that were wrong or missing", compared)
     others = others_row("CPU that others took meanwhile, %", compared)
     return [*rate, *cpu, *p99, wrong, others]
-
-
-def _p99(sample: Sample) -> float:
-    return sample.p99
 
 
 def silent(bench: Bench) -> list[Row]:

@@ -10,21 +10,22 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tests.bench import database, processes
 from tests.bench.servers import NotMeasuredError, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SOURCES = Path(__file__).parent
-PROGRAMS = ("muxload", "floor", "silent")
+PROGRAMS = ("muxload", "imapload", "floor", "silent", "relay", "imap")
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 
-# Seconds: the longest wait of one request in muxload.c, twice, and some.
+# Seconds: the longest wait of one request in clients.h, twice, and some.
 STRAGGLERS = 25.0
 CROWD_LIMIT = 60.0
+CORES = os.cpu_count() or 1
 LEAD = 0.3  # until every client of a load that goes on is waiting for its answer
 
 
@@ -57,11 +58,31 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One run of one server. Times of requests are in microseconds.
+class Yardstick:
+    """Clients that ask what a server would ask, without a server of ours or the C daemon between.
 
-    *others* is the share of the machine, in percent, that neither the server
-    nor the load used: with a busy neighbour the run says little.
+    *command* says how a load is put on its *peers*; it reports as muxload does.
+    *log* is what has been said where they are asked.
+    """
+
+    name: str
+    title: str
+    command: Callable[[Load, Path], list[str]]
+    peers: tuple[int, ...]
+    log: Path
+
+
+Asked: TypeAlias = Running | Yardstick
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one server. Times of requests, and of the processor, are in microseconds.
+
+    *cpu* is what a right answer took of the server, or of the yardstick's
+    clients; *peers_cpu* what it took of those that were asked in turn. *others*
+    is the share of the machine, in percent, that none of them nor the load
+    used: with a busy neighbour the run says little.
     """
 
     right: int
@@ -69,6 +90,7 @@ class Sample:
     rate: float
     p99: float
     cpu: float
+    peers_cpu: float
     others: float
 
 
@@ -88,18 +110,23 @@ class Crowd:
 
 
 def build(tools: Path) -> None:
-    """Compile the three programs into *tools*."""
-    for program in PROGRAMS:
-        command = [*COMPILE, "-o", str(tools / program), str(SOURCES / f"{program}.c")]
-        if subprocess.run(command, check=False).returncode:
-            raise NotMeasuredError(f"{program}.c does not compile")
+    """Compile the programs into *tools*."""
+    compilers = [
+        subprocess.Popen([*COMPILE, "-o", str(tools / program), str(SOURCES / f"{program}.c")])
+        for program in PROGRAMS
+    ]
+    # All are waited for, whatever has come of the first.
+    ended = [compiler.wait() for compiler in compilers]
+    if broken := [program for program, status in zip(PROGRAMS, ended, strict=True) if status]:
+        raise NotMeasuredError(f"{', '.join(broken)}: it does not compile")
 
 
-def apply(load: Load, server: Running, tools: Path) -> Sample:
-    """Put *load* on *server* and return what it bore, and at what cost."""
-    before = _times(server)
-    said = _run_muxload(load, server.socket, tools)
-    elapsed, everyone, spent, client = (b - a for a, b in zip(before, _times(server), strict=True))
+def apply(load: Load, asked: Asked, tools: Path) -> Sample:
+    """Put *load* on *asked* and return what it bore, and at what cost."""
+    before = _times(asked)
+    said = _run(load, asked, tools)
+    after = _times(asked)
+    elapsed, everyone, server, peers, clients = (b - a for a, b in zip(before, after, strict=True))
     right = int(said["right"])
     return Sample(
         right=right,
@@ -107,24 +134,30 @@ def apply(load: Load, server: Running, tools: Path) -> Sample:
         rate=said["right_per_second"],
         # A quick failure is not a quick answer.
         p99=said["p99_us"] if right else math.inf,
-        cpu=spent / right * 1e6 if right else math.inf,
-        others=max(0.0, everyone - spent - client) / elapsed / (os.cpu_count() or 1) * 100,
+        cpu=_each(server if isinstance(asked, Running) else said["cpu_seconds"], right),
+        peers_cpu=_each(peers, right),
+        others=max(0.0, everyone - server - peers - clients) / elapsed / CORES * 100,
     )
 
 
-def _times(server: Running) -> tuple[float, float, float, float]:
+def _each(seconds: float, right: int) -> float:
+    return seconds / right * 1e6 if right else math.inf
+
+
+def _times(asked: Asked) -> tuple[float, float, float, float, float]:
     children = os.times()
     return (
         time.monotonic(),
         processes.machine_cpu_seconds(),
-        processes.cpu_seconds(server.pid),
+        processes.cpu_seconds(asked.pid) if isinstance(asked, Running) else 0.0,
+        sum(map(processes.cpu_seconds, asked.peers)),
         children.children_user + children.children_system,
     )
 
 
-def _run_muxload(load: Load, socket: Path, tools: Path) -> dict[str, float]:
+def _run(load: Load, asked: Asked, tools: Path) -> dict[str, float]:
     done = subprocess.run(
-        _muxload(load, socket, tools),
+        command(load, asked, tools),
         capture_output=True,
         timeout=load.seconds + STRAGGLERS,
         check=False,
@@ -132,18 +165,26 @@ def _run_muxload(load: Load, socket: Path, tools: Path) -> dict[str, float]:
     return _read_back(done.returncode, done.stdout, done.stderr)
 
 
-def _muxload(load: Load, socket: Path, tools: Path) -> list[str]:
+def command(load: Load, asked: Asked, tools: Path) -> list[str]:
+    """Return what puts *load* on *asked*."""
+    if isinstance(asked, Yardstick):
+        return asked.command(load, tools)
+    question = load.question
+    fields = [question.login, question.password, question.service, question.realm]
+    return [str(tools / "muxload"), *options(load), str(asked.socket), *fields]
+
+
+def options(load: Load) -> list[str]:
+    """Return the options that all clients understand."""
     bounds = ["-t", str(load.threads), "-s", str(load.seconds), "-u", str(load.users)]
     if load.requests is not None:
         bounds += ["-n", str(load.requests)]
-    asked = load.question
-    question = [asked.login, asked.password, asked.service, asked.realm]
-    return [str(tools / "muxload"), *bounds, "-x", asked.answer, str(socket), *question]
+    return [*bounds, "-x", load.question.answer]
 
 
 def _read_back(status: int, output: bytes, errors: bytes) -> dict[str, float]:
     if status:
-        raise NotMeasuredError(f"muxload: {errors.decode(errors='replace').strip()}")
+        raise NotMeasuredError(f"the load: {errors.decode(errors='replace').strip()}")
     said: dict[str, float] = json.loads(output)
     return said
 
@@ -153,7 +194,7 @@ def going_on(load: Load, server: Running, tools: Path) -> Iterator[Meanwhile]:
     """Keep *load* on *server* until the block ends; NotMeasuredError if it ended sooner."""
     meanwhile = Meanwhile()
     process = subprocess.Popen(
-        _muxload(load, server.socket, tools), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(load, server, tools), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         time.sleep(LEAD)
@@ -163,10 +204,10 @@ def going_on(load: Load, server: Running, tools: Path) -> Iterator[Meanwhile]:
         output, errors = process.communicate(timeout=STRAGGLERS)
         said = _read_back(process.returncode, output, errors)
         if not_right := said["wrong"] + said["errors"]:
-            name = server.server.name
-            raise NotMeasuredError(f"{name} under load: {not_right:.0f} answers wrong or missing")
+            what = f"{not_right:.0f} answers wrong or missing"
+            raise NotMeasuredError(f"{server.name} under load: {what}")
         if has_ended:
-            raise NotMeasuredError(f"the load on {server.server.name} ended too soon")
+            raise NotMeasuredError(f"the load on {server.name} ended too soon")
         meanwhile.rate = said["right_per_second"]
     finally:
         process.kill()

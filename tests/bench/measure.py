@@ -16,9 +16,10 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.bench import load
-from tests.bench.load import Load, Sample
+from tests.bench.load import Asked, Load, Sample
 from tests.bench.report import Check, Goal, Row
 from tests.bench.servers import NotMeasuredError, Place, Running, Server, last_words, running
+from tests.helpers.processes import ServerFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,10 @@ T = TypeVar("T")
 
 @dataclass
 class Bench:
-    """What all comparisons need. *problems* says what could not be measured."""
+    """What all comparisons need. *problems* says what could not be measured.
+
+    *titles* are those of what has been measured, by name.
+    """
 
     tools: Path
     work: Path
@@ -42,6 +46,7 @@ class Bench:
     seconds: float
     users: int
     problems: list[str] = field(default_factory=list)
+    titles: dict[str, str] = field(default_factory=dict)
     _places: int = 0
 
     def say(self, text: str) -> None:
@@ -52,16 +57,17 @@ class Bench:
         """Return the load of a counted run with so many threads that asks about the database."""
         return Load(threads, self.seconds, self.users)
 
-    def warm_up(self, server: Running, counted: Load) -> None:
+    def warm_up(self, server: Asked, counted: Load) -> None:
         """Let *server* fill its caches; only what answers rightly is worth measuring."""
         sample = load.apply(replace(counted, seconds=WARM_UP), server, self.tools)
         if not sample.right:
-            name, words = server.server.name, last_words(server.log)
-            raise NotMeasuredError(f"{name} listens but gives no right answer: {words}")
+            words = last_words(server.log)
+            raise NotMeasuredError(f"{server.name} is there but gives no right answer: {words}")
 
     def running(self, server: Server) -> contextlib.AbstractContextManager[Running]:
         """Run *server* in a directory that no other has used."""
         self._places += 1
+        self.titles.setdefault(server.name, server.title)
         return running(server, Place(self.tools, self.database, self.work / f"r{self._places}"))
 
     @contextlib.contextmanager
@@ -69,7 +75,7 @@ class Bench:
         """Go on without what cannot be measured, but do not forget it."""
         try:
             yield
-        except (NotMeasuredError, OSError, subprocess.SubprocessError) as problem:
+        except (NotMeasuredError, ServerFailed, OSError, subprocess.SubprocessError) as problem:
             self.problems.append(str(problem))
             self.say(f"not measured: {problem}")
 
@@ -87,18 +93,18 @@ def start(
     return started
 
 
-def compare(bench: Bench, servers: Sequence[Running], counted: Load) -> Samples:
+def compare(bench: Bench, servers: Sequence[Asked], counted: Load) -> Samples:
     """Return each server's sample of each round, by the server's name."""
     for server in servers:
         bench.warm_up(server, counted)
-    samples: dict[str, list[Sample]] = {server.server.name: [] for server in servers}
+    samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
     for number in range(bench.rounds):
         for server in rotated(servers, number):
             sample = load.apply(counted, server, bench.tools)
-            samples[server.server.name].append(sample)
+            samples[server.name].append(sample)
             bench.say(
                 f"{counted.threads} threads, round {number + 1}, "
-                f"{server.server.name}: {sample.rate:,.0f}/s"
+                f"{server.name}: {sample.rate:,.0f}/s"
             )
     return samples
 
@@ -122,6 +128,16 @@ def rate_row(title: str, samples: Samples, goals: Mapping[str, Goal]) -> Row:
 def cpu_row(title: str, samples: Samples) -> Row:
     """Return the row of processor time per right answer, in microseconds."""
     return row(title, samples, lambda sample: sample.cpu, {}, digits=1)
+
+
+def peers_cpu_row(title: str, samples: Samples) -> Row:
+    """Return the row of what a right answer took of those whom the servers ask."""
+    return row(title, samples, lambda sample: sample.peers_cpu, {}, digits=1)
+
+
+def p99_row(title: str, samples: Samples, goals: Mapping[str, Goal]) -> Row:
+    """Return the row of the times, in microseconds, that one answer of a hundred exceeds."""
+    return row(title, samples, lambda sample: sample.p99, goals)
 
 
 def row(

@@ -95,6 +95,11 @@ def _kib(pid: int, *fields: str) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(fields))
 
 
+def open_files(pid: int) -> int:
+    """Return how many descriptors the process has, sockets among them."""
+    return sum(1 for _ in (PROC / str(pid) / "fd").iterdir())
+
+
 def user_id(pid: int) -> int:
     """Return the effective uid; the owner of /proc/PID is root's for who has dropped root."""
     lines = (PROC / str(pid) / "status").read_text().splitlines()

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 from pysaslauthd import __version__
 
@@ -90,10 +90,27 @@ class Row:
         return [check.name for check in self.checks if check.name and check.verdict not in fine]
 
 
+def tables(groups: Iterable[Sequence[Row]], titles: Mapping[str, str]) -> str:
+    """Return the groups of rows as tables; those in a row that share their columns share one."""
+    shared: list[list[Row]] = []
+    for rows in groups:
+        before = _columns(shared[-1]) if shared else set()
+        if shared and (_columns(rows) <= before or before <= _columns(rows)):
+            shared[-1] += rows
+        else:
+            shared.append([*rows])
+    return "\n\n".join(table(rows, titles) for rows in shared)
+
+
+def _columns(rows: Sequence[Row]) -> set[str]:
+    return {name for row in rows for name in row.rounds}
+
+
 def table(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
-    """Return the rows as a Markdown table that reads as plain text too."""
-    head = ["measure", *titles.values(), "ratio or value", "goal", "verdict"]
-    lines = [head, *(_cells(row, list(titles)) for row in rows)]
+    """Return the rows as a Markdown table that reads as plain text too, without empty columns."""
+    names = [name for name in titles if name in _columns(rows)]
+    head = ["measure", *(titles[name] for name in names), "ratio or value", "goal", "verdict"]
+    lines = [head, *(_cells(row, names) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(_line(line, widths) for line in lines)

@@ -7,17 +7,18 @@ file with its process id.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.bench import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # Seconds until a server must listen; it is wanted in half a second.
@@ -45,12 +46,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Server:
-    """One thing to measure. *pid_file* is for a program that detaches itself."""
+    """One thing to measure. *pid_file* is for a program that detaches itself.
+
+    *peers* are the first processes of what it asks in its turn: their time is
+    not its own. *environment* is added to ours.
+    """
 
     name: str
     title: str
     command: Callable[[Place], list[str]]
     pid_file: str | None = None
+    peers: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,16 @@ class Running:
     start_seconds: float
     log: Path
 
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.server.name
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """The first processes of what it asks in its turn."""
+        return self.server.peers
+
 
 def ours(mechanism: str, *flags: str) -> Server:
     """Return ours with that backend."""
@@ -76,21 +93,27 @@ def ours(mechanism: str, *flags: str) -> Server:
     return Server("ours", "ours: pysaslauthd", command)
 
 
-def cyrus(mechanism: str) -> Server:
+def cyrus(mechanism: str, *flags: str) -> Server:
     """Return the C daemon as distributions start it."""
-    return _cyrus("cyrus", mechanism, "-n", "5")
+    return _cyrus("cyrus", mechanism, ["-n", "5"], flags)
+
+
+def cyrus32(mechanism: str, *flags: str) -> Server:
+    """Return the C daemon for those who wait for others: with 32 processes."""
+    return _cyrus("cyrus32", mechanism, ["-n", "32"], flags)
 
 
 def tuned(mechanism: str) -> Server:
     """Return the C daemon at its fastest: with its cache, and without its accept lock."""
-    return _cyrus("tuned", mechanism, "-n", "5", "-l", "-c")
+    return _cyrus("tuned", mechanism, ["-n", "5", "-l", "-c"], ())
 
 
-def _cyrus(name: str, mechanism: str, *flags: str) -> Server:
+def _cyrus(name: str, mechanism: str, kind: Sequence[str], flags: Sequence[str]) -> Server:
     def command(place: Place) -> list[str]:
-        return ["saslauthd", "-a", mechanism, "-m", str(place.directory), *flags]
+        run = ["saslauthd", "-a", mechanism, "-m", str(place.directory)]
+        return [*run, *kind, *flags]
 
-    return Server(name, f"{name}: `{' '.join(flags)}`", command, "saslauthd.pid")
+    return Server(name, f"{name}: `{' '.join(kind)}`", command, "saslauthd.pid")
 
 
 def _floor(place: Place) -> list[str]:
@@ -115,6 +138,7 @@ def running(server: Server, place: Place) -> Iterator[Running]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env={**os.environ, **server.environment},
             start_new_session=True,
         )
     try:

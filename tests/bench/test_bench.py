@@ -6,18 +6,18 @@ import json
 import mmap
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench import database, growth, load, processes, system
+from tests.bench import database, growth, load, processes, report, system
 from tests.bench.load import Load, Question
 from tests.bench.measure import median_ratio
 from tests.bench.report import Check, Goal, Row, Verdict
@@ -26,17 +26,9 @@ from tests.helpers.daemon import environment
 from tests.helpers.processes import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 needs_account_tools = pytest.mark.interop("useradd", "chpasswd", "userdel")
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles C programs")
-
-
-@pytest.fixture(scope="module")
-def tools() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="mux-", dir="/tmp") as directory:
-        load.build(Path(directory))
-        yield Path(directory)
 
 
 @pytest.fixture
@@ -54,7 +46,6 @@ def muxload(tools: Path, door: Path, *options: str) -> dict[str, float]:
     return said
 
 
-@needs_gcc
 @pytest.mark.parametrize(
     ("expected", "right", "wrong"),
     [
@@ -70,7 +61,6 @@ def test_the_load_counts_only_right_answers(
     assert (said["right"], said["wrong"], said["errors"]) == (right, wrong, 0)
 
 
-@needs_gcc
 def test_the_load_gives_up_on_a_server_that_never_answers(tools: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mux"))
@@ -81,7 +71,6 @@ def test_the_load_gives_up_on_a_server_that_never_answers(tools: Path, tmp_path:
     assert (said["right"], said["errors"]) == (0, 20)
 
 
-@needs_gcc
 def test_a_load_goes_on_until_its_block_ends(tools: Path, floor: Running) -> None:
     with load.going_on(Load(2, 60, 10), floor, tools) as meanwhile:
         pass
@@ -89,7 +78,6 @@ def test_a_load_goes_on_until_its_block_ends(tools: Path, floor: Running) -> Non
     assert meanwhile.rate > 0
 
 
-@needs_gcc
 @pytest.mark.parametrize(
     ("going_on", "problem"),
     [
@@ -111,7 +99,6 @@ def test_a_load_that_was_not_borne_all_the_time_measures_nothing(
         pass
 
 
-@needs_gcc
 def test_silent_connections_are_held_until_the_block_ends(tools: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "mux"))
@@ -123,7 +110,6 @@ def test_silent_connections_are_held_until_the_block_ends(tools: Path, tmp_path:
     assert crowd.held == 50
 
 
-@needs_gcc
 def test_a_server_has_ended_when_its_block_has(tools: Path, tmp_path: Path) -> None:
     with running(FLOOR, Place(tools, tmp_path, tmp_path / "run")) as server:
         process = processes.look_at(server.pid)
@@ -138,6 +124,19 @@ def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path: Pat
     with (
         pytest.raises(NotMeasuredError, match="broken ended with 3: no such flag"),
         running(broken, Place(tmp_path, tmp_path, tmp_path / "run")),
+    ):
+        pass
+
+
+def test_a_server_is_started_in_its_environment(tmp_path: Path) -> None:
+    told = Server("told", "told", lambda _: ["sh", "-c", "echo $WORD; exit 3"])
+
+    with (
+        pytest.raises(NotMeasuredError, match="told ended with 3: by the way"),
+        running(
+            replace(told, environment={"WORD": "by the way"}),
+            Place(tmp_path, tmp_path, tmp_path / "run"),
+        ),
     ):
         pass
 
@@ -164,12 +163,6 @@ def test_memory_that_is_written_to_counts() -> None:
             held[page] = 1
 
         assert processes.anonymous_bytes(os.getpid()) - before >= size * 0.9
-
-
-@pytest.fixture
-def root(lacking: Callable[[str], NoReturn]) -> None:
-    if os.geteuid():
-        lacking("needs root")
 
 
 # A supervisor with a front and a worker, laid out as ours.
@@ -357,3 +350,31 @@ def test_a_neighbours_load_in_one_round_does_not_change_the_ratio() -> None:
     ours, theirs = [100.0, 50.0, 100.0], [40.0, 20.0, 40.0]
 
     assert median_ratio(ours, theirs) == 2.5
+
+
+TITLES = {"ours": "ours: it", "cyrus": "cyrus: -n 5", "floor": "floor: C"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "tables"),
+    [
+        pytest.param([["ours", "cyrus"], ["ours"]], [["ours", "cyrus"]], id="fewer"),
+        pytest.param([["ours"], ["ours", "cyrus"]], [["ours", "cyrus"]], id="more"),
+        pytest.param([["cyrus"], [], ["cyrus"]], [["cyrus"]], id="nothing-measured"),
+        pytest.param(
+            [["ours", "cyrus"], ["ours", "floor"]],
+            [["ours", "cyrus"], ["ours", "floor"]],
+            id="others",
+        ),
+    ],
+)
+def test_comparisons_share_a_table_if_they_share_its_columns(
+    columns: list[list[str]], tables: list[list[str]]
+) -> None:
+    groups = [[Row("rate", {name: [1.0] for name in names})] for names in columns]
+
+    said = report.tables(groups, TITLES).split("\n\n")
+
+    heads = [[name for name in TITLES if TITLES[name] in one.splitlines()[0]] for one in said]
+    assert heads == tables
+    assert sum(len(one.splitlines()) - 2 for one in said) == len(groups)
