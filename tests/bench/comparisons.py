@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from tests.bench import backends, growth, load, processes
+from tests.bench import backends, growth, imap, in_flight, kerberos, ldap, load, processes
 from tests.bench.load import Load
 from tests.bench.measure import (
     Bench,
@@ -139,4 +139,11 @@ COMPARISONS: dict[str, Callable[[Bench], list[Row]]] = {
     "pam_unix": backends.pam_unix,
     "cached": backends.cached,
     "growth": growth.growth,
+    "ldap": ldap.near,
+    "ldap_away": ldap.away,
+    "rimap": imap.as_installed,
+    "rimap_fast": imap.fastest,
+    "rimap_away": imap.away,
+    "kerberos5": kerberos.kerberos5,
+    "in_flight": in_flight.in_flight,
 }

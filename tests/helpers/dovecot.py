@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.helpers.certificates import Certificate
-from tests.helpers.processes import Server, short_directory
+from tests.helpers.processes import Server, ServerFailed, short_directory
 
 CONFIGURATION = """\
 base_dir = {directory}/run
@@ -92,6 +92,13 @@ class Dovecot:
             server.stop()
             # It would be taken for that of a server that does not answer.
             (self._directory / "run" / "anvil-auth-penalty").unlink(missing_ok=True)
+
+    @property
+    def pid(self) -> int:
+        """The id of its first process."""
+        if self._server is None:
+            raise ServerFailed("Dovecot does not run")
+        return self._server.pid
 
     def log(self) -> str:
         """Return what it has logged so far."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import DEADLINE, Server, free_port
+from tests.helpers.processes import DEADLINE, Server, ServerFailed, free_port
 
 needs_kdc = pytest.mark.interop("krb5kdc", "kdb5_util", "kadmin.local")
 
@@ -125,6 +125,13 @@ class Kdc:
         if self._server is not None:
             self._server.stop()
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        if self._server is None:
+            raise ServerFailed("the KDC does not run")
+        return self._server.pid
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop it for the length of a block: its port is closed."""
@@ -137,12 +144,11 @@ class Kdc:
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Let it answer nobody for the length of a block, though its port is open."""
-        assert self._server is not None
-        os.kill(self._server.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(self._server.pid, signal.SIGCONT)
+            os.kill(self.pid, signal.SIGCONT)
 
     @property
     def _environment(self) -> dict[str, str]:
