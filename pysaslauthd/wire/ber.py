@@ -71,16 +71,12 @@ class Reader:
 
     def enter(self, tag: int) -> "Reader":
         """Return what goes through the next element, which must have that tag."""
-        found, start, end = self._next()
-        if found != tag:
-            raise MalformedMessage(f"an element of tag {found:#x} instead of {tag:#x}")
+        start, end = self._next_of(tag)
         return Reader(self._data, start, end)
 
     def read(self, tag: int) -> bytes:
         """Return the content of the next element, which must have that tag."""
-        found, start, end = self._next()
-        if found != tag:
-            raise MalformedMessage(f"an element of tag {found:#x} instead of {tag:#x}")
+        start, end = self._next_of(tag)
         return self._data[start:end]
 
     def read_integer(self, tag: int = INTEGER) -> int:
@@ -94,6 +90,23 @@ class Reader:
         """Return tag and content of the next element."""
         tag, start, end = self._next()
         return tag, self._data[start:end]
+
+    def read_rest(self) -> bytes:
+        """Return all that is left."""
+        at, self._at = self._at, self._end
+        return self._data[at : self._end]
+
+    def _next_of(self, tag: int) -> tuple[int, int]:
+        data, start = self._data, self._at + 2
+        if start <= self._end and data[start - 2] == tag:
+            end = start + data[start - 1]
+            if end <= self._end and data[start - 1] < SHORT_FORM:  # as nearly all of them are
+                self._at = end
+                return start, end
+        found, start, end = self._next()
+        if found != tag:
+            raise MalformedMessage(f"an element of tag {found:#x} instead of {tag:#x}")
+        return start, end
 
     def _next(self) -> tuple[int, int, int]:
         found = header(self._data, self._at, self._end)

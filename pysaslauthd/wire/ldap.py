@@ -5,7 +5,8 @@ what a server sends is decoded to entries and results. Names and values stay
 bytes: they go back as they came.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from pysaslauthd.errors import MalformedMessage
@@ -31,6 +32,7 @@ VERSION = ber.integer(3)
 START_TLS_OID = b"1.3.6.1.4.1.1466.20037"
 WHO_AM_I_OID = b"1.3.6.1.4.1.4203.1.11.3"
 NO_ATTRIBUTES = (b"1.1",)
+PLAIN = 12  # bytes of a result with nothing but its code
 
 # draft-behera-ldap-password-policy-10, section 6: asked for, and told with the answer to a bind.
 PASSWORD_POLICY_OID = b"1.3.6.1.4.1.42.2.27.8.5.1"
@@ -54,7 +56,6 @@ class SearchRules(NamedTuple):
 class Entry(NamedTuple):
     """What a search has found: a name, and by lower-case description the values asked for."""
 
-    message_id: int
     dn: bytes
     attributes: Mapping[bytes, tuple[bytes, ...]]
 
@@ -68,7 +69,6 @@ class Result(NamedTuple):
     bind, None where it has none.
     """
 
-    message_id: int
     kind: int
     code: int
     diagnostic: str = ""
@@ -76,6 +76,13 @@ class Result(NamedTuple):
     credentials: bytes | None = None
     value: bytes | None = None
     policy_error: int | None = None
+
+
+class Received(NamedTuple):
+    """A message of the server's: what it says about the request of that number."""
+
+    message_id: int
+    content: Entry | Result
 
 
 def message(message_id: int, operation: bytes, controls: bytes = b"") -> bytes:
@@ -101,18 +108,30 @@ def sasl_bind(mechanism: str, credentials: bytes | None) -> bytes:
 
 
 def search(
-    base: bytes, rules: SearchRules, filter_: bytes, attributes: Iterable[bytes] = NO_ATTRIBUTES
+    base: bytes,
+    rules: SearchRules,
+    filter_: bytes,
+    attributes: tuple[bytes, ...] = NO_ATTRIBUTES,
 ) -> bytes:
     """Return the request for entries that *filter_* (see `ldap_filter`) fits."""
-    bounds = (
+    bounds, wanted = _encode_rules(rules), _encode_attributes(attributes)
+    return ber.encode(SEARCH_REQUEST, ber.octets(base) + bounds + filter_ + wanted)
+
+
+@lru_cache(maxsize=16)  # a backend has few, and each search one of them
+def _encode_rules(rules: SearchRules) -> bytes:
+    return (
         ber.integer(SCOPES[rules.scope], ENUMERATED)
         + ber.integer(DEREFERENCES[rules.deref], ENUMERATED)
         + ber.integer(rules.size_limit)
         + ber.integer(rules.time_limit)
         + ber.encode(ber.BOOLEAN, b"\0")  # values too, not types only
     )
-    wanted = ber.encode(SEQUENCE, b"".join(map(ber.octets, attributes)))
-    return ber.encode(SEARCH_REQUEST, ber.octets(base) + bounds + filter_ + wanted)
+
+
+@lru_cache(maxsize=16)
+def _encode_attributes(attributes: tuple[bytes, ...]) -> bytes:
+    return ber.encode(SEQUENCE, b"".join(map(ber.octets, attributes)))
 
 
 def compare(dn: bytes, attribute: bytes, value: bytes) -> bytes:
@@ -148,7 +167,7 @@ class Decoder:
         """Whether nothing is left over of what was fed."""
         return not self._rest
 
-    def feed(self, data: bytes) -> list[Entry | Result]:
+    def feed(self, data: bytes) -> list[Received]:
         """Return what is whole by now. MalformedMessage where it is no LDAP, or too large."""
         if self._problem is not None:
             raise self._problem
@@ -158,7 +177,7 @@ class Decoder:
             self._problem = problem
             raise
 
-    def _feed(self, data: bytes) -> list[Entry | Result]:
+    def _feed(self, data: bytes) -> list[Received]:
         if self._rest:
             # However small the pieces are in which a large message comes, it is copied once.
             self._rest += data
@@ -168,8 +187,8 @@ class Decoder:
             self._rest.clear()
         return self._split(data)
 
-    def _split(self, data: bytes) -> list[Entry | Result]:
-        found: list[Entry | Result] = []
+    def _split(self, data: bytes) -> list[Received]:
+        found: list[Received] = []
         at, size = 0, len(data)
         self._needed = 0
         while (outer := ber.header(data, at, size)) is not None:
@@ -189,20 +208,22 @@ class Decoder:
         return found
 
 
-def _decode(reader: Reader) -> Entry | Result | None:
+def _decode(reader: Reader) -> Received | None:
     """Return the message in *reader*; None for kinds that nothing here waits for."""
     message_id = reader.read_integer()
     tag = reader.next_tag
     if tag == SEARCH_ENTRY:
-        return _entry(message_id, reader.enter(SEARCH_ENTRY))
+        return Received(message_id, _entry(reader.enter(SEARCH_ENTRY)))
     if tag in RESULTS:
-        return _result(message_id, tag, reader)
+        rest = reader.read_rest()
+        known = len(rest) <= PLAIN
+        return Received(message_id, _plain_result(rest) if known else _result(rest))
     if tag not in {SEARCH_REFERENCE, INTERMEDIATE_RESPONSE}:
         raise MalformedMessage("no operation" if tag is None else f"an operation of tag {tag:#x}")
     return None  # a reference is not followed: it might lead anywhere
 
 
-def _entry(message_id: int, reader: Reader) -> Entry:
+def _entry(reader: Reader) -> Entry:
     dn = reader.read(OCTET_STRING)
     attributes = {}
     several = reader.enter(SEQUENCE)
@@ -214,23 +235,23 @@ def _entry(message_id: int, reader: Reader) -> Entry:
         while values:
             found.append(values.read(OCTET_STRING))
         attributes[description.lower()] = tuple(found)
-    return Entry(message_id, dn, attributes)
+    return Entry(dn, attributes)
 
 
-def _result(message_id: int, kind: int, reader: Reader) -> Result:
+def _result(data: bytes) -> Result:
+    """Return the result that a message has behind its number."""
+    reader = Reader(data, 0, len(data))
+    kind = data[0]
     inside = reader.enter(kind)
     code = inside.read_integer(ENUMERATED)
     inside.read(OCTET_STRING)  # the nearest entry that exists; nothing here asks for it
     diagnostic = inside.read(OCTET_STRING)
-    if not inside and not reader:  # as nearly all of them are
-        return Result(message_id, kind, code, diagnostic.decode(errors="surrogateescape"))
     referrals = _referrals(inside)
     said: dict[int, bytes] = {}
     while inside:
         tag, content = inside.read_any()
         said[tag] = content
     return Result(
-        message_id,
         kind,
         code,
         diagnostic.decode(errors="surrogateescape"),
@@ -239,6 +260,10 @@ def _result(message_id: int, kind: int, reader: Reader) -> Result:
         said.get(EXTENDED_VALUE),
         _policy_error(reader),
     )
+
+
+# Nearly all results say no more than a code, of which there are few: each is decoded once.
+_plain_result = lru_cache(maxsize=64)(_result)
 
 
 def _referrals(reader: Reader) -> tuple[bytes, ...]:

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from pysaslauthd.backends.ldap.templates import Subject, Template
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.wire import ber, ldap
-from pysaslauthd.wire.ldap import Decoder, Entry, Result, SearchRules
+from pysaslauthd.wire.ldap import Decoder, Received, SearchRules
 from pysaslauthd.wire.ldap_filter import FilterProblem, parse
 from tests.helpers.ber import Tree, tree, trees
-
-Found = list[Entry | Result]
 
 TAGS = [0x01, 0x02, 0x04, 0x0A, 0x30, 0x31, 0x61, 0x64, 0x65, 0x6F, 0x73, 0x78, 0x79]
 TAGS += [0x80, 0x81, 0x87, 0x8A, 0x8B, 0xA0, 0xA3]
@@ -79,10 +77,10 @@ entries = st.builds(
 streams = st.lists(results | entries, max_size=4).map(b"".join)
 
 
-def outcome(pieces: Iterable[bytes]) -> tuple[Found, str]:
+def outcome(pieces: Iterable[bytes]) -> tuple[list[Received], str]:
     """Return what a decoder makes of *pieces*, and what it calls malformed."""
     decoder = Decoder()
-    found: Found = []
+    found: list[Received] = []
     try:
         for piece in pieces:
             found += decoder.feed(piece)
@@ -144,7 +142,7 @@ def test_a_search_can_be_read(
 ) -> None:
     rules = SearchRules(scope, "find", size, seconds)
 
-    made = ldap.search(base, rules, parse("(a=b)").encode(lambda _: b""), wanted)
+    made = ldap.search(base, rules, parse("(a=b)").encode(lambda _: b""), tuple(wanted))
 
     _, fields = tree(made)
     assert [tag for tag, _ in fields] == [0x04, 0x0A, 0x0A, 0x02, 0x02, 0x01, 0xA3, 0x30]

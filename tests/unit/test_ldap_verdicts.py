@@ -14,7 +14,7 @@ NAME = "ldap://a/"
 
 
 def answer(code: int, diagnostic: str = "", policy_error: int | None = None) -> Result:
-    return Result(7, BIND_RESPONSE, code, diagnostic, policy_error=policy_error)
+    return Result(BIND_RESPONSE, code, diagnostic, policy_error=policy_error)
 
 
 def active_directory(sub_code: str) -> Result:

@@ -7,7 +7,7 @@ import pytest
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.wire import ldap, ldap_filter
-from pysaslauthd.wire.ldap import Decoder, Entry, Result, SearchRules
+from pysaslauthd.wire.ldap import Decoder, Entry, Received, Result, SearchRules
 
 ANN = b"uid=ann,dc=example"
 
@@ -43,7 +43,10 @@ ENTRY = hexadecimal(
 )
 YES = hexadecimal(message(f"61 07 {SAID_YES}", number="02 01 02"))
 MESSAGES = ENTRY + YES
-FOUND = [Entry(1, ANN, {b"userpassword": (b"a", b"b")}), Result(2, ldap.BIND_RESPONSE, 0)]
+FOUND = [
+    Received(1, Entry(ANN, {b"userpassword": (b"a", b"b")})),
+    Received(2, Result(ldap.BIND_RESPONSE, 0)),
+]
 
 
 class TestRequests:
@@ -129,7 +132,7 @@ class TestRequests:
         assert hexadecimal("42 00") == ldap.UNBIND
 
 
-def decode(text: str) -> list[Entry | Result]:
+def decode(text: str) -> list[Received]:
     return Decoder().feed(hexadecimal(text))
 
 
@@ -138,12 +141,12 @@ class TestAnswers:
         assert Decoder().feed(ENTRY) == FOUND[:1]
 
     def test_an_entry_may_have_no_attributes(self) -> None:
-        assert decode(message("64 04 04 00 30 00")) == [Entry(1, b"", {})]
+        assert decode(message("64 04 04 00 30 00")) == [Received(1, Entry(b"", {}))]
 
     def test_an_attribute_may_have_no_values(self) -> None:
         encoded = message("64 0b 04 00 30 07 30 05 04 01 61 31 00")
 
-        assert decode(encoded) == [Entry(1, b"", {b"a": ()})]
+        assert decode(encoded) == [Received(1, Entry(b"", {b"a": ()}))]
 
     @pytest.mark.parametrize(
         ("tag", "kind"),
@@ -155,36 +158,38 @@ class TestAnswers:
         ],
     )
     def test_each_kind_of_result(self, tag: str, kind: int) -> None:
-        assert decode(message(f"{tag} 07 {SAID_YES}")) == [Result(1, kind, 0)]
+        assert decode(message(f"{tag} 07 {SAID_YES}")) == [Received(1, Result(kind, 0))]
 
     def test_a_result_has_a_code_and_a_diagnostic(self) -> None:
         encoded = message("61 0a 0a 01 31 04 00 04 03 6e6fc3")
 
         (result,) = decode(encoded)
 
-        assert isinstance(result, Result)
-        assert result.code == 49
-        assert result.diagnostic.encode(errors="surrogateescape") == b"no\xc3"
+        assert isinstance(result.content, Result)
+        assert result.content.code == 49
+        assert result.content.diagnostic.encode(errors="surrogateescape") == b"no\xc3"
 
     def test_a_result_has_referrals(self) -> None:
         encoded = message("65 0f 0a 01 0a 04 00 04 00 a3 06 04 01 61 04 01 62")
 
-        assert decode(encoded) == [Result(1, ldap.SEARCH_DONE, 10, referrals=(b"a", b"b"))]
+        assert decode(encoded) == [
+            Received(1, Result(ldap.SEARCH_DONE, 10, referrals=(b"a", b"b")))
+        ]
 
     def test_a_sasl_bind_has_credentials(self) -> None:
         encoded = message(f"61 0a {SAID_YES} 87 01 78")
 
-        assert decode(encoded) == [Result(1, ldap.BIND_RESPONSE, 0, credentials=b"x")]
+        assert decode(encoded) == [Received(1, Result(ldap.BIND_RESPONSE, 0, credentials=b"x"))]
 
     def test_an_extended_operation_has_a_value_and_may_have_a_name(self) -> None:
         encoded = message(f"78 0e {SAID_YES} 8a 02 312e 8b 01 78")
 
-        assert decode(encoded) == [Result(1, ldap.EXTENDED_RESPONSE, 0, value=b"x")]
+        assert decode(encoded) == [Received(1, Result(ldap.EXTENDED_RESPONSE, 0, value=b"x"))]
 
     def test_what_is_added_to_a_result_in_future_is_passed_over(self) -> None:
         encoded = message(f"61 0a {SAID_YES} 99 01 78")
 
-        assert decode(encoded) == [Result(1, ldap.BIND_RESPONSE, 0)]
+        assert decode(encoded) == [Received(1, Result(ldap.BIND_RESPONSE, 0))]
 
     @pytest.mark.parametrize(
         ("value", "critical", "error"),
@@ -206,12 +211,12 @@ class TestAnswers:
     ) -> None:
         encoded = message(f"61 07 {SAID_YES}", control(POLICY, value, critical))
 
-        assert decode(encoded) == [Result(1, ldap.BIND_RESPONSE, 0, policy_error=error)]
+        assert decode(encoded) == [Received(1, Result(ldap.BIND_RESPONSE, 0, policy_error=error))]
 
     def test_other_controls_are_passed_over(self) -> None:
         encoded = message(f"61 07 {SAID_YES}", control(b"1.2.3", "ff"))
 
-        assert decode(encoded) == [Result(1, ldap.BIND_RESPONSE, 0)]
+        assert decode(encoded) == [Received(1, Result(ldap.BIND_RESPONSE, 0))]
 
     def test_a_search_reference_is_not_followed(self) -> None:
         assert decode(message("73 03 04 01 61")) == []
@@ -222,12 +227,12 @@ class TestAnswers:
     def test_a_notice_of_disconnection_has_number_zero(self) -> None:
         encoded = message(f"78 07 {SAID_YES}", number="02 01 00")
 
-        assert decode(encoded) == [Result(0, ldap.EXTENDED_RESPONSE, 0)]
+        assert decode(encoded) == [Received(0, Result(ldap.EXTENDED_RESPONSE, 0))]
 
     def test_a_number_may_be_large(self) -> None:
         encoded = message(f"61 07 {SAID_YES}", number="02 04 7fffffff")
 
-        assert decode(encoded) == [Result(0x7FFFFFFF, ldap.BIND_RESPONSE, 0)]
+        assert decode(encoded) == [Received(0x7FFFFFFF, Result(ldap.BIND_RESPONSE, 0))]
 
 
 class TestFeeding:
@@ -278,7 +283,7 @@ class TestFeeding:
         parts = [decoder.feed(data[at : at + 8]) for at in range(0, len(data), 8)]
 
         assert time.process_time() - started < 1.0  # copied again and again it takes four
-        assert list(itertools.chain(*parts)) == [Entry(1, bytes(0xEFFF9), {})]
+        assert list(itertools.chain(*parts)) == [Received(1, Entry(bytes(0xEFFF9), {}))]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pysaslauthd.backends.ldap.results import SUCCESS, explain
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.remote.connect import Connector, describe
 from pysaslauthd.wire import ldap
-from pysaslauthd.wire.ldap import Decoder, Entry, Result
+from pysaslauthd.wire.ldap import Decoder, Entry, Received, Result
 
 ENTRIES_KEPT = 2  # of what a search finds: more than one is as good as many
 RECEIVED_AT_ONCE = 16_384  # bytes
@@ -144,8 +144,8 @@ class Connection(asyncio.BufferedProtocol):
         """Hand answers to who waits for them; called by asyncio."""
         self._pulse.heard = self._loop.time()
         try:
-            for message in self._decoder.feed(bytes(self._pulse.buffer[:size])):
-                self._take(message)
+            for received in self._decoder.feed(bytes(self._pulse.buffer[:size])):
+                self._take(received)
         except MalformedMessage as error:
             self._transport.abort()
             self._end(Lost(f"what it sends is no LDAP: {error}"))
@@ -159,19 +159,20 @@ class Connection(asyncio.BufferedProtocol):
         self._last_number = self._last_number % LARGEST_NUMBER + 1
         return self._last_number
 
-    def _take(self, message: Entry | Result) -> None:
-        operation = self._in_flight.get(message.message_id)
-        if isinstance(message, Entry):
+    def _take(self, received: Received) -> None:
+        message_id, content = received
+        operation = self._in_flight.get(message_id)
+        if isinstance(content, Entry):
             if operation is not None and len(operation.entries) < ENTRIES_KEPT:
-                operation.entries.append(message)
+                operation.entries.append(content)
         elif operation is not None:
-            if message.kind != operation.kind:
-                raise MalformedMessage(f"an answer of kind {message.kind:#x}")
-            del self._in_flight[message.message_id]
+            if content.kind != operation.kind:
+                raise MalformedMessage(f"an answer of kind {content.kind:#x}")
+            del self._in_flight[message_id]
             if not operation.answer.done():
-                operation.answer.set_result(Answer(message, operation.entries))
-        elif message.message_id == 0:  # RFC 4511 section 4.4.1: it is about to hang up
-            self.close(f"it disconnects: {explain(message)}")
+                operation.answer.set_result(Answer(content, operation.entries))
+        elif message_id == 0:  # RFC 4511 section 4.4.1: it is about to hang up
+            self.close(f"it disconnects: {explain(content)}")
 
     def _look(self) -> None:
         """Give up what has been asked for too long."""

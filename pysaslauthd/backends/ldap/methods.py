@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from pysaslauthd.backends.ldap import results
-from pysaslauthd.backends.ldap.connection import Connection
+from pysaslauthd.backends.ldap.connection import Answer, Connection
 from pysaslauthd.backends.ldap.lookup import Search, find_entry
 from pysaslauthd.backends.ldap.sasl import SaslRules, sasl_bind, who_am_i
 from pysaslauthd.backends.ldap.server import Server
@@ -128,8 +128,8 @@ async def become(server: Server, dn: bytes, password: Secret) -> bytes | Rejecte
     """Return *dn* if *password* is that entry's."""
     operation = ldap.simple_bind(dn, password.reveal())
 
-    async def bind(connection: Connection) -> ldap.Result:
-        answer = connection.ask(ldap.BIND_RESPONSE, operation, ldap.PASSWORD_POLICY_REQUEST)
-        return (await answer).result
+    def bind(connection: Connection) -> Awaitable[Answer]:
+        return connection.ask(ldap.BIND_RESPONSE, operation, ldap.PASSWORD_POLICY_REQUEST)
 
-    return refusal(await server.use(bind), password, server.name) or dn
+    result, _ = await server.use(bind)
+    return refusal(result, password, server.name) or dn

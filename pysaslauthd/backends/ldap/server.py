@@ -9,7 +9,7 @@ next bind.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -78,14 +78,20 @@ class Server:
 
     async def ask(self, kind: int, operation: bytes) -> Answer:
         """Return the answer to what the service asks; ServerFailed where there is none."""
-        return await self._noting_failure(self._shared.ask(kind, operation))
+        try:
+            return await self._shared.ask(kind, operation)
+        except (ServerFailed, Unreachable) as error:
+            raise self._failed(error) from None
 
     async def use(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Return what *work* makes of a connection that it has for itself, to bind on.
 
         ServerFailed where there is no connection, or no answer.
         """
-        return await self._noting_failure(self._exclusive.use(work))
+        try:
+            return await self._exclusive.use(work)
+        except (ServerFailed, Unreachable) as error:
+            raise self._failed(error) from None
 
     async def greet(self) -> None:
         """Be ready for the first request, or say in the log why that is not to be."""
@@ -101,18 +107,15 @@ class Server:
         await self._shared.end()
         await self._exclusive.end()
 
-    async def _noting_failure(self, work: Coroutine[object, object, T]) -> T:
-        try:
-            return await work
-        except Unanswered as error:
-            raise Unanswered(f"{self.name}: {error}") from None
-        except (ServerFailed, Unreachable) as error:
-            self._fail(error)
-            raise ServerFailed(self.problem) from None
+    def _failed(self, error: Exception) -> ServerFailed:
+        """Return what to raise for *error*; ask the server no more if that is its failure."""
+        if isinstance(error, Unanswered):
+            return Unanswered(f"{self.name}: {error}")
+        if not self.problem:
+            self._give_up(error)
+        return ServerFailed(self.problem)
 
-    def _fail(self, error: Exception) -> None:
-        if self.problem:
-            return
+    def _give_up(self, error: Exception) -> None:
         self._note(error)
         if isinstance(error, Silent):
             # Whoever else waits need not wait for as long.
