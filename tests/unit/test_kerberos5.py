@@ -324,7 +324,7 @@ class TestFaults:
 
         assert result == Unavailable(
             "krb5_get_init_creds_password: Cannot contact any KDC for realm 'r' (-1765328228);"
-            " see [realms] in krb5.conf, and whether a KDC runs there",
+            " see section realms of krb5.conf, and whether a KDC runs there",
             "kerberos5",
         )
         assert isinstance(subject.check(request_for("joe", b"pw")), Accepted)
@@ -333,7 +333,9 @@ class TestFaults:
         result = asked(realm.rules(), realm="NOWHERE")
 
         assert isinstance(result, Unavailable)
-        assert result.detail.endswith("(-1765328230); name its KDC in [realms] of krb5.conf")
+        assert result.detail.endswith(
+            "(-1765328230); name its KDC in section realms of krb5.conf; is it in capitals there?"
+        )
 
     def test_a_krb5_conf_without_default_realm_is_an_outage(self, config: Path) -> None:
         config.write_text("[libdefaults]\n dns_lookup_realm = false\n")

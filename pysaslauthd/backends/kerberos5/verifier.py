@@ -42,11 +42,11 @@ ADVICE: dict[int, str] = {
     Code.CONFIG_BADFORMAT: "mend krb5.conf",
     Code.CONFIG_NODEFREALM: "set default_realm in krb5.conf",
     Code.ETYPE_NOSUPP: "the principal needs keys of newer types, or krb5.conf must permit the old",
-    Code.KDCREP_MODIFIED: "is the realm spelt as the KDC does? See uppercase_realm",
+    Code.KDCREP_MODIFIED: "is the realm spelt as the KDC does? See krb5_uppercase_realm",
     Code.KDCREP_SKEW: SET_CLOCKS,
-    Code.KDC_UNREACH: "see [realms] in krb5.conf, and whether a KDC runs there",
+    Code.KDC_UNREACH: "see section realms of krb5.conf, and whether a KDC runs there",
     Code.REALM_CANT_RESOLVE: "its KDC's name in krb5.conf has no address",
-    Code.REALM_UNKNOWN: "name its KDC in [realms] of krb5.conf",
+    Code.REALM_UNKNOWN: "name its KDC in section realms of krb5.conf; is it in capitals there?",
 }
 MAKE_KEY = (
     "as root, put it there: kadmin -q 'ktadd host/NAME' (with -k into another file than the"
@@ -59,7 +59,7 @@ KEYTAB_ADVICE: dict[int, str] = {
     Code.EACCES: "root must be able to read {}",
     Code.ENOENT: "make {}: kadmin ktadd",
     Code.KT_KVNONOTFOUND: FALSE_KDC,
-    Code.KT_NOTFOUND: "add it to {} (kadmin ktadd), or set servername and verify_principal",
+    Code.KT_NOTFOUND: "add it to {} (kadmin ktadd), or set krb5_servername to whose key is there",
     Code.S_PRINCIPAL_UNKNOWN: "add it to the realm, or this KDC is a false one",
 }
 OTHER_KEYTAB_ADVICE = "see {}"
