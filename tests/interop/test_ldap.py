@@ -281,7 +281,7 @@ class TestTls:
         ("issue", "fault"),
         [
             pytest.param(Authority.issue_expired, "has expired", id="expired"),
-            pytest.param(Authority.issue_for_others, "is for another", id="others"),
+            pytest.param(Authority.issue_for_others, "is not for that", id="others"),
         ],
     )
     async def test_a_bad_certificate_is_an_outage_that_names_its_fault(
@@ -433,7 +433,10 @@ class TestGroups:
 
     async def test_a_group_that_is_not_there_is_an_outage(self, grouped: Slapd) -> None:
         async with backend(table(grouped.uri, group_dn=f"cn=none,{GROUPS}")) as subject:
-            assert "no such object (32)" in outage(await subject.ask("joe", "pw"))
+            detail = outage(await subject.ask("joe", "pw"))
+
+        assert f"who is in 'cn=none,{GROUPS}' by uniqueMember (ldap_group_dn" in detail
+        assert detail.endswith("no such object (32)")
 
 
 class TestTraps:
@@ -484,6 +487,10 @@ class TestTraps:
     async def test_a_base_that_is_not_there_is_an_outage(self, directory: Slapd) -> None:
         async with backend(table(directory.uri, search_base="dc=none")) as subject:
             assert "there is no 'dc=none' to search below" in outage(await subject.ask("joe", "pw"))
+
+    async def test_a_base_that_is_not_set_is_an_outage_that_says_so(self, directory: Slapd) -> None:
+        async with backend(table(directory.uri, search_base="")) as subject:
+            assert "set ldap_search_base" in outage(await subject.ask("joe", "pw"))
 
     async def test_an_entry_without_a_password_lets_nobody_in(
         self, directory: Slapd, asked: Backend

@@ -13,6 +13,7 @@ from pysaslauthd.wire.ldap import Decoder, Entry, Received, Result
 ENTRIES_KEPT = 2  # of what a search finds: more than one is as good as many
 RECEIVED_AT_ONCE = 16_384  # bytes
 LARGEST_NUMBER = 0x7FFFFFFF
+WORDLESS = "before it said a word: does it speak TLS there, or want a certificate of ours?"
 
 
 class ServerFailed(Exception):
@@ -153,7 +154,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is still asked; called by asyncio."""
         self.gone.set_result(None)
-        self._end(Lost(describe(exc) if isinstance(exc, OSError) else "it hung up"))
+        why = describe(exc) if isinstance(exc, OSError) else "it hung up"
+        self._end(Lost(why if self._pulse.heard else f"{why} {WORDLESS}"))
 
     def _next_number(self) -> int:
         self._last_number = self._last_number % LARGEST_NUMBER + 1

@@ -53,11 +53,8 @@ class Search:
             case results.NO_SUCH_OBJECT | results.INVALID_DN_SYNTAX if self._base.tokens:
                 return []
             case results.NO_SUCH_OBJECT:
-                raise CannotTell(
-                    f"{server.name}: there is no {base.decode(errors='backslashreplace')!r}"
-                    " to search below, or the service may not see it (ldap_bind_dn)"
-                )
-        raise _no_answer(server, result)
+                raise CannotTell(f"{server.name}: {_no_base(_shown(base))}")
+        raise _no_answer(server, f"it does not search below {_shown(base)!r}", result)
 
     def describe(self, subject: Subject) -> str:
         """Return the filter as it is for *subject*, for people."""
@@ -94,7 +91,8 @@ class GroupAttribute(NamedTuple):
                 return False
             case results.NO_SUCH_OBJECT | results.INVALID_DN_SYNTAX if self.group.tokens:
                 return False
-        raise _no_answer(server, result)
+        asked = f"it does not say who is in {_shown(group)!r} by {_shown(self.attribute)}"
+        raise _no_answer(server, f"{asked} (ldap_group_dn, ldap_group_attr)", result)
 
 
 class GroupFilter(NamedTuple):
@@ -107,6 +105,17 @@ class GroupFilter(NamedTuple):
         return bool(await self.search.find(server, subject))
 
 
-def _no_answer(server: Server, result: Result) -> Exception:
-    kind = ServerFailed if result.code in results.ELSEWHERE else CannotTell
-    return kind(f"{server.name}: {explain(result)}")
+def _no_base(base: str) -> str:
+    if not base:
+        return "it has nothing to search below: set ldap_search_base"
+    return f"there is no {base!r} to search below, or the service may not see it (ldap_bind_dn)"
+
+
+def _no_answer(server: Server, problem: str, result: Result) -> Exception:
+    if result.code in results.ELSEWHERE:
+        return ServerFailed(f"{server.name}: {explain(result)}")
+    return CannotTell(f"{server.name}: {problem}: {explain(result)}")
+
+
+def _shown(value: bytes) -> str:
+    return value.decode(errors="backslashreplace")
