@@ -56,7 +56,7 @@ class Connector:
             except TimeoutError:
                 problems.append(self._about(address, f"no connection within {share:.1f} s"))
             except OSError as error:
-                problems.append(self._about(address, describe(error)))
+                problems.append(self._about(address, self._told(error)))
             else:
                 self._worked = address
                 return connected
@@ -142,6 +142,11 @@ class Connector:
         """Return for whom the certificate is to be; none is for a scope or a dot at the end."""
         name = self.endpoint.host.partition("%")[0].removesuffix(".")
         return {"server_hostname": name, "ssl_shutdown_timeout": GOODBYE}
+
+    def _told(self, error: OSError) -> str:
+        if self.endpoint.security is Security.TLS and isinstance(error, ConnectionResetError):
+            return f"{describe(error)} when TLS began: does it speak TLS there?"
+        return describe(error)
 
     def _about(self, address: Address, problem: str) -> str:
         own = self.endpoint.path or self.endpoint.host

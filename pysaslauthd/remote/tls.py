@@ -12,9 +12,11 @@ from pysaslauthd.model import Secret
 MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 UNKNOWN_AUTHORITY = (
-    "is signed by an authority that is not known here: name its file in tls_cacert_file"
+    "is signed by an authority that is not known here: name its file in tls_cacert_file,"
+    " or have the server send the certificates between"
 )
 NO_TLS = "it does not speak TLS there"
+FOR_FRONT = "tls_cacert_file must be readable for the user of --user"
 TOO_OLD = "it speaks no TLS as new as tls_minimum"
 # X509_V_ERR_* of OpenSSL: verify(1).
 FAULTS = {
@@ -27,8 +29,8 @@ FAULTS = {
     21: UNKNOWN_AUTHORITY,
     23: "has been revoked",
     26: "is not for servers",
-    62: "is for another name than the one it is asked for",
-    64: "is for another address than the one it is asked for",
+    62: "is not for that name: set one that is in the certificate",
+    64: "is not for that address: set a name or address that is in the certificate",
 }
 # Reasons of OpenSSL's errors: openssl-errors(7).
 REASONS = {
@@ -121,6 +123,8 @@ def _load_file(context: ssl.SSLContext, path: str) -> None:
         context.load_verify_locations(path)
     except ssl.SSLError:
         raise TlsProblem(f"{path}: no certificates in PEM (tls_cacert_file)") from None
+    except PermissionError as error:
+        raise TlsProblem(f"{path}: {error.strerror} ({FOR_FRONT})") from None
     except OSError as error:
         raise TlsProblem(f"{path}: {error.strerror} (tls_cacert_file)") from None
 

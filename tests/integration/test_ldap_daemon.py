@@ -196,5 +196,5 @@ def test_an_authority_that_the_front_cannot_read_is_named(place: Place) -> None:
     done = instance.run([*instance.COMMAND, "-a", "ldap", "-O", str(place.file), "-m", str(run)])
 
     assert done.returncode == 1
-    assert f"ldap: {hidden}: Permission denied (tls_cacert_file)" in done.stderr
+    assert f"ldap: {hidden}: Permission denied (tls_cacert_file must be readable for" in done.stderr
     assert "Traceback" not in done.stderr

@@ -180,7 +180,10 @@ def rehash(directory: Path) -> None:
     subprocess.run(["openssl", "rehash", directory], check=True, timeout=DEADLINE)
 
 
-UNKNOWN = "is signed by an authority that is not known here: name its file in tls_cacert_file"
+UNKNOWN = (
+    "is signed by an authority that is not known here: name its file in tls_cacert_file,"
+    " or have the server send the certificates between"
+)
 
 
 class TestDistrust:
@@ -194,7 +197,7 @@ class TestDistrust:
             ),
             (
                 Authority.issue_for_others,
-                "is for another address than the one it is asked for",
+                "is not for that address: set a name or address that is in the certificate",
             ),
             (Authority.issue_for_client, "is not for servers"),
         ],
@@ -215,7 +218,7 @@ class TestDistrust:
         fault = await fault_of(connector(server.port, trusting, "mail.example.org"))
 
         assert fault == (
-            f"{HERE}: its certificate is for another name than the one it is asked for"
+            f"{HERE}: its certificate is not for that name: set one that is in the certificate"
         )
 
     async def test_an_unknown_authority_is_refused(self, server: Peer, tmp_path: Path) -> None:
@@ -279,7 +282,9 @@ class TestNoTls:
         self, trusting: TlsRules, leave: Reply, fault: str
     ) -> None:
         async with peer(leave) as server:
-            assert await fault_of(connector(server.port, trusting)) == fault
+            told = await fault_of(connector(server.port, trusting))
+
+            assert told == f"{fault} when TLS began: does it speak TLS there?"
 
     async def test_a_silent_server_has_its_share_of_the_time(self, trusting: TlsRules) -> None:
         async with peer(be_silent) as server:
@@ -429,7 +434,10 @@ class TestStartTls:
 
             fault = await fault_of_upgrade(subject, client)
 
-            assert fault == "its certificate is for another address than the one it is asked for"
+            assert fault == (
+                "its certificate is not for that address: set a name or address that is in the"
+                " certificate"
+            )
             assert client.transport.is_closing()
 
     async def test_a_server_that_goes_on_in_clear_is_left(self, trusting: TlsRules) -> None:

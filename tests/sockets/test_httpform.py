@@ -293,7 +293,8 @@ class TestTls:
             ),
             pytest.param(
                 Authority.issue_for_others,
-                "its certificate is for another address than the one it is asked for",
+                "its certificate is not for that address: set a name or address that is in the"
+                " certificate",
                 id="other-name",
             ),
         ],
