@@ -131,7 +131,10 @@ class Httpform:
         match error:
             case Unreachable():
                 return str(error)
-            case aiohttp.ServerDisconnectedError():
+            case (
+                aiohttp.ServerDisconnectedError()
+                | aiohttp.ClientOSError(__cause__=aiohttp.ClientConnectionResetError())
+            ):
                 return f"{self._server}: it hung up without an answer"
             case aiohttp.ClientOSError():
                 cause = error.__cause__

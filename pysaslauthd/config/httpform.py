@@ -83,7 +83,9 @@ def _value(line: Line, field: FieldInfo) -> object:
 
 def _found(line: Line, field: FieldInfo) -> object:
     if field.type is bool:
-        return line.switch  # None, for neither, is refused: the default might be cleartext
+        if line.switch is None:  # the default might be cleartext
+            raise StartupError(f"{line.place}: {line.key}: neither yes nor no: {line.text!r}")
+        return line.switch
     if field.name == "port" and not line.text.isdigit():
         return _port_of(line)
     return line.text

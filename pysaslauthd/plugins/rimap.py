@@ -43,6 +43,8 @@ def parse_server(text: str) -> Endpoint:
 
 def _parse_classic(text: str) -> Endpoint:
     host, slash, port = text.partition("/")
+    if ":" in host and not _is_address(host):
+        raise ValueError(f"not a host: {host!r}; host/143, or a URL such as imaps://host, is")
     return Endpoint(_checked(host), _find_port(port) if slash else IMAP, Security.NONE)
 
 

@@ -131,6 +131,11 @@ class TestTheFile:
 
         assert table.tls_identity == Secret(b"CERT\nKEY\n")
 
+    def test_a_switch_that_is_neither_on_nor_off_is_told(self, file: Path) -> None:
+        problem = refusal(file, "httpform_tls: ja")
+
+        assert problem == f"{file}: line 1: httpform_tls: neither yes nor no: 'ja'"
+
     @pytest.mark.usefixtures("seen_logs")
     def test_an_unknown_key_is_told_with_its_line(
         self, file: Path, caplog: pytest.LogCaptureFixture

@@ -138,9 +138,14 @@ def test_without_a_server_it_does_not_start(option: str | None, table: Rimap | N
 @pytest.mark.parametrize(
     ("option", "table", "text"),
     [
-        ("a:b", None, "-O: not a host: 'a:b'"),
+        ("a:b", None, "-O: not a host: 'a:b'; host/143, or a URL such as imaps://host, is"),
         ("localhost/x", None, "-O: not a port: 'x'"),
-        (None, Rimap(server="a:b"), "server in table [rimap]: not a host: 'a:b'"),
+        (
+            None,
+            Rimap(server="a:b"),
+            "server in table [rimap]: not a host: 'a:b'; host/143, or a URL such as imaps://host,"
+            " is",
+        ),
     ],
 )
 def test_what_names_no_server_is_refused_by_the_setting(
