@@ -35,8 +35,8 @@ option information:
   -l             Disable accept() locking (there is none: accepted and ignored).
   -m <path>      Alternate path for the saslauthd working directory,
                  must be absolute.
-  -n <procs>     The most worker processes (default: 16; shadow, getpwent: as many as
-                 cores; sasldb needs none).
+  -n <procs>     The most worker processes (default: 16 for pam and kerberos5, else as
+                 many as cores; sasldb, rimap, httpform and mostly ldap need none).
   -s <kilobytes> Size of the credential cache (in kilobytes; default: 10266 users)
   -t <seconds>   Timeout for items in the credential cache (in seconds; default: 28800)
   -v             Display version information and available mechs
