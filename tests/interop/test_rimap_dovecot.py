@@ -219,7 +219,7 @@ class TestWithoutPlaintext:
     scope="module",
     params=[
         pytest.param((Authority.issue_expired, "has expired"), id="expired"),
-        pytest.param((Authority.issue_for_others, "is for another address"), id="another-name"),
+        pytest.param((Authority.issue_for_others, "is not for that address"), id="another-name"),
     ],
 )
 def faulty(request: pytest.FixtureRequest, authority: Authority) -> Iterator[tuple[Dovecot, str]]:
