@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import select
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from pysaslauthd.backends.base import Naming
@@ -19,7 +21,6 @@ from pysaslauthd.remote.endpoint import Security
 from pysaslauthd.wire.form import Form, presentable
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -165,6 +166,17 @@ class _Course:
 COURSE: ContextVar[_Course] = ContextVar("COURSE")
 
 
+class _Connection(ResponseHandler):
+    """One connection; who is done with it leaves nothing of it behind."""
+
+    def close(self) -> None:
+        """End it; at once where the server has not taken all of a request, for it may never."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            super().close()
+
+
 class _Connections(aiohttp.BaseConnector):
     """Keeps connections that *connector* makes, and notes the course of the request at hand."""
 
@@ -198,10 +210,10 @@ class _Connections(aiohttp.BaseConnector):
         req: aiohttp.ClientRequest,
         traces: list["Trace"],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 (the same)
-    ) -> "ResponseHandler":
+    ) -> ResponseHandler:
         course = COURSE.get()
         course.waits_for, course.is_on_kept = "a connection to", False
-        return await self._connector.connect(self._factory)
+        return await self._connector.connect(partial(_Connection, self._loop))
 
 
 def _is_clean(connection: "Connection", *, is_kept: bool) -> bool:

@@ -31,7 +31,7 @@ from tests.helpers.web import (
     backend,
     scripted,
 )
-from tests.helpers.workers import eventually
+from tests.helpers.workers import count_descriptors, eventually
 
 ACCEPTED = Accepted("joe", "httpform", "remote authentication successful")
 NO_TIME = 0.05  # seconds, of the engine
@@ -353,6 +353,18 @@ class Patient(Connector):
         return connected
 
 
+class Narrow(Connector):
+    """Makes connections that hold little of what the server does not take."""
+
+    async def connect(self, make: Callable[[], P]) -> P:
+        connected = await super().connect(make)
+        assert isinstance(connected, ResponseHandler)
+        assert connected.transport is not None
+        connection = connected.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return connected
+
+
 class Held(Connector):
     """Is connected only when *go_on* is set."""
 
@@ -543,11 +555,11 @@ class TestBodies:
         assert await fault(answering(answer)) == "what it answers is not HTTP"
 
 
-async def notes_at_the_deadline(subject: Httpform) -> list[str]:
+async def notes_at_the_deadline(subject: Httpform, password: bytes = b"pw") -> list[str]:
     """Return what the backend says that it was at when its time was over."""
     with pytest.raises(TimeoutError) as over:
         async with asyncio.timeout(NO_TIME):
-            await subject.verify(request_for("joe", b"pw"))
+            await subject.verify(request_for("joe", password))
     return list(getattr(over.value.__cause__, "__notes__", []))
 
 
@@ -596,6 +608,16 @@ class TestTheDeadline:
             await ask(subject)
 
             assert web.connections == 2
+
+    async def test_one_that_does_not_take_the_request_keeps_no_connection(self, hung: int) -> None:
+        connector = Narrow(Endpoint(LOOPBACK, hung, Security.NONE), None, DEADLINE)
+        subject = Httpform(connector, URI, "&".join(["p=%p"] * 4), 1)
+        before = count_descriptors()
+
+        await notes_at_the_deadline(subject, password=b"&" * 65_535)
+
+        await eventually(lambda: count_descriptors() == before, "the end of the connection")
+        await subject.close()
 
     async def test_tls_that_does_not_come_is_an_outage_before_it(self, hung: int) -> None:
         async with backend(hung, tls=TlsRules(), timeout=NO_TIME) as subject:
