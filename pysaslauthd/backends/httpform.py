@@ -89,12 +89,14 @@ class Httpform:
         A server may close a kept connection just when it is used again: then, and then
         only, it is asked once more. Most likely it has not read the request; and if it
         has, the same password has the same verdict. At worst a wrong one counts twice.
+        Others that were kept at that time are as likely to be gone, and are not used.
         """
         try:
             return await self._post(form)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if not course.is_on_kept:
                 raise
+        course.not_before = asyncio.get_running_loop().time()
         return await self._post(form)
 
     async def _post(self, form: bytes) -> tuple[int, bytes]:
@@ -161,13 +163,18 @@ class _Course:
 
     waits_for = "a free connection to"
     is_on_kept = True
+    not_before = 0.0  # in the event loop's time: connections made before are not used
 
 
 COURSE: ContextVar[_Course] = ContextVar("COURSE")
 
 
 class _Connection(ResponseHandler):
-    """One connection; who is done with it leaves nothing of it behind."""
+    """One connection, *made* at that time of the event loop's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.made = loop.time()
 
     def close(self) -> None:
         """End it; at once where the server has not taken all of a request, for it may never."""
@@ -199,7 +206,7 @@ class _Connections(aiohttp.BaseConnector):
         for _ in range(self.limit + 1):
             course.waits_for, course.is_on_kept = "a free connection to", True
             connection = await super().connect(req, traces, timeout)
-            if _is_clean(connection, is_kept=course.is_on_kept):
+            if _is_clean(connection, course):
                 course.waits_for = "the answer of"
                 return connection
             connection.close()
@@ -216,11 +223,13 @@ class _Connections(aiohttp.BaseConnector):
         return await self._connector.connect(partial(_Connection, self._loop))
 
 
-def _is_clean(connection: "Connection", *, is_kept: bool) -> bool:
+def _is_clean(connection: "Connection", course: _Course) -> bool:
     protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or protocol.should_close:
+    if not isinstance(protocol, _Connection) or transport is None or protocol.should_close:
         return False
-    return not (is_kept and _can_be_read(transport))  # on a new one TLS may have to say more
+    if not course.is_on_kept:  # on a new one TLS may have to say more
+        return True
+    return protocol.made > course.not_before and not _can_be_read(transport)
 
 
 def _can_be_read(transport: asyncio.Transport) -> bool:

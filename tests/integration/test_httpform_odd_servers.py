@@ -266,6 +266,25 @@ class TestKeptConnections:
 
             assert await ask(subject) == ACCEPTED
 
+    async def test_so_do_others_that_end_with_it(self) -> None:
+        both = asyncio.Barrier(2)
+        restarted = False
+
+        async def handle(peer: Peer) -> None:
+            await peer.request()
+            if not restarted:
+                await both.wait()
+            await peer.send(YES)
+            await peer.request()
+            peer.reset()
+
+        async with scripted(handle) as web, backend(web.port, connections=2) as subject:
+            await asyncio.gather(ask(subject), ask(subject))
+            restarted = True
+
+            assert await ask(subject) == ACCEPTED
+            assert (web.connections, len(web.requests)) == (3, 4)
+
     async def test_a_request_is_repeated_once_only(self) -> None:
         gone_after = asyncio.Event()
 
