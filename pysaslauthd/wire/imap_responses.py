@@ -50,11 +50,12 @@ class Unexpected(MalformedMessage):
 class ResponseReader:
     """Cuts what a server says into responses; Unexpected where there is too much of it."""
 
-    __slots__ = ("_at", "_early_until", "_heard", "_size")
+    __slots__ = ("_at", "_early_until", "_heard", "_looked_until", "_size")
 
     def __init__(self) -> None:
         self._heard = b""
         self._at = 0  # where in _heard the next response begins
+        self._looked_until = 0  # to where its literals are known
         self._early_until = 0
         self._size = 0
 
@@ -64,6 +65,7 @@ class ResponseReader:
         if self._size > MOST_BYTES:
             raise Unexpected(f"more than {MOST_BYTES} bytes")
         self._early_until -= self._at
+        self._looked_until -= self._at
         self._heard = self._heard[self._at :] + data
         self._at = 0
 
@@ -78,7 +80,7 @@ class ResponseReader:
         line = self._heard[start : end - 1].removesuffix(b"\r")
         response = _parse(line, is_early=start < self._early_until)
         if not response.status and response.tag == UNTAGGED:
-            end = self._end_of_data(end)
+            end = self._end_of_data()
         if not end:
             return None
         self._at = end
@@ -92,20 +94,23 @@ class ResponseReader:
         """Say whether something has come that no response was made of."""
         return self._at < len(self._heard)
 
-    def _end_of_data(self, end: int) -> int:
-        """Return where data end whose first line ends at *end*; 0 while they are incomplete.
+    def _end_of_data(self) -> int:
+        """Return where the data end that begin here; 0 while they are incomplete.
 
         Each of their lines may announce a literal (RFC 3501 section 4.3); texts
         for people announce none, whatever they look like.
         """
-        start = self._at
-        while literal := LITERAL.search(self._heard, start, end):
+        start = max(self._at, self._looked_until)
+        while end := self._heard.find(b"\n", start) + 1:
+            literal = LITERAL.search(self._heard, start, end)
+            if not literal:
+                break
             start = end + int(literal[1])
             if start > MOST_BYTES:
                 raise Unexpected(f"more than {MOST_BYTES} bytes")
             if start > len(self._heard):
                 return 0
-            end = self._heard.find(b"\n", start) + 1
+            self._looked_until = start
         return end
 
 

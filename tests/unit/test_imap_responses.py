@@ -153,6 +153,13 @@ def test_no_line_takes_longer_than_it_is_long(line: bytes) -> None:
         responses(b"*" + line + b"\r\n")
 
 
+@pytest.mark.timeout(5)
+def test_what_comes_bit_by_bit_is_not_looked_at_again_and_again() -> None:
+    literals = itertools.repeat(b"{0}\r\n", MOST_BYTES // 5 - 2)
+
+    assert responses(b"* X {0}\r\n", *literals) == []
+
+
 def test_what_came_before_a_command_is_early() -> None:
     reader = ResponseReader()
     reader.feed(b"* OK\r\n* 1\r\nsaslauthd OK\r\nsaslauth")
