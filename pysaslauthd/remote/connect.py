@@ -141,6 +141,8 @@ class Connector:
     def _tls_options(self) -> dict[str, Any]:
         """Return for whom the certificate is to be; none is for a scope or a dot at the end."""
         name = self.endpoint.host.partition("%")[0].removesuffix(".")
+        if not name:  # for asyncio that means that any will do
+            raise Unreachable(f"{self.endpoint}: no certificate can be for such a name")
         return {"server_hostname": name, "ssl_shutdown_timeout": GOODBYE}
 
     def _told(self, error: OSError) -> str:

@@ -221,6 +221,14 @@ class TestDistrust:
             f"{HERE}: its certificate is not for that name: set one that is in the certificate"
         )
 
+    @pytest.mark.parametrize("name", [".", "%lo"])
+    async def test_a_name_that_no_certificate_is_for_is_refused(
+        self, server: Peer, trusting: TlsRules, name: str
+    ) -> None:
+        fault = await fault_of(connector(server.port, trusting, name))
+
+        assert fault == "no certificate can be for such a name"
+
     async def test_an_unknown_authority_is_refused(self, server: Peer, tmp_path: Path) -> None:
         rules = TlsRules(ca_file=str(Authority(tmp_path, "another").file))
 
