@@ -14,7 +14,6 @@ from pysaslauthd.wire.imap_responses import Capabilities
 COMMAND_BYTES = 1000  # RFC 2683 section 3.2.1.5; Dovecot takes no LOGIN over 1024
 FREE_LITERAL_BYTES = 4096  # RFC 7888: the most that LITERAL- lets pass unasked
 SHOWN_BYTES = 200  # of what a server said, in the log
-TELLING_BYTES = 4  # so much of a password is not shown either: servers cut what they repeat
 NOT_SHOWN = "(not shown: it may repeat the password)"
 
 QUOTABLE = re.compile(rb"[ -~]*")
@@ -64,9 +63,8 @@ class Credentials:
 
         In none of the forms in which it was sent, nor the beginning of one, in any case.
         """
-        lowered = said.lower()
         forms = (self._password, quote(self._password)[1:], self._plain())
-        if any(form[:TELLING_BYTES].lower() in lowered for form in forms):
+        if any(Secret(form).shows_in(said) for form in forms):
             return NOT_SHOWN
         text = said[:SHOWN_BYTES].decode(errors="backslashreplace")
         return text if text.isprintable() else text.encode("unicode_escape").decode()

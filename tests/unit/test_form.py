@@ -94,6 +94,18 @@ def test_a_password_in_latin_1_that_is_repeated_in_utf8_is_not_shown() -> None:
     assert presentable("no pässword".encode(), Secret(b"p\xe4ssword")) == ""
 
 
+@pytest.mark.parametrize(
+    "echo",
+    [
+        pytest.param(b"h&nter \xc3\xa4+2", id="cut"),
+        pytest.param(b"user=joe&password=h%26nter%20%C3", id="cut-as-it-was-sent"),
+        pytest.param(b"H&NTER", id="upper-case"),
+    ],
+)
+def test_a_phrase_that_repeats_some_of_the_password_is_not_shown(echo: bytes) -> None:
+    assert presentable(b"no " + echo, SECRET) == ""
+
+
 def test_a_phrase_is_looked_at_before_it_is_cut() -> None:
     phrase = b"x" * (LONGEST_PHRASE - 2) + b"h&nter \xc3\xa4+2%"
 
