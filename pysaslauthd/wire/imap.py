@@ -1,8 +1,8 @@
 """One login at an IMAP server, the client's side, without sockets.
 
-RFC 3501 and RFC 9051; response codes RFC 5530. Tag and commands are the C
-daemon's (protocols/backends.md section 5), but it knows nothing of TLS,
-capabilities and literals.
+RFC 3501 and RFC 9051; response codes RFC 5530. LOGIN and LOGOUT and their tag
+are the C daemon's (protocols/backends.md section 5), but it knows nothing of
+TLS, capabilities and literals.
 """
 
 from collections.abc import Generator
@@ -21,6 +21,9 @@ from pysaslauthd.wire.imap_responses import (
 )
 
 TAG = b"saslauthd"
+# What is asked before has tags of its own (RFC 9051 section 2.2.1): were it answered twice, the
+# second answer would be taken for the one to user and password.
+STARTTLS_TAG, CAPABILITY_TAG = b"saslauthd1", b"saslauthd2"
 LOGOUT = b"saslauthd LOGOUT\r\n"
 
 NO_GREETINGS = {
@@ -170,13 +173,15 @@ class Login:
             return Unclear(NO_GREETINGS[greeting.status], greeting.said)
         if not starts_tls:
             return (yield from self._log_in())
-        answer = yield from self._say(b"saslauthd STARTTLS\r\n", "STARTTLS")
+        command = STARTTLS_TAG + b" STARTTLS\r\n"
+        answer = yield from self._say(command, "STARTTLS", STARTTLS_TAG)
         return None if answer.status == b"OK" else _unclear(answer, "STARTTLS")
 
     def _log_in(self) -> Script:
         if self._capabilities is None:
-            answer = yield from self._say(b"saslauthd CAPABILITY\r\n", "CAPABILITY")
-            if answer.tag != TAG:
+            command = CAPABILITY_TAG + b" CAPABILITY\r\n"
+            answer = yield from self._say(command, "CAPABILITY", CAPABILITY_TAG)
+            if answer.tag != CAPABILITY_TAG:
                 return _unclear(answer, "CAPABILITY")
         asking = self._credentials.encode(self._capabilities or frozenset())
         if asking is None:
@@ -188,7 +193,7 @@ class Login:
         self.has_asked = True
         return _judge((yield from self._say(asking.pieces[-1], asking.name)), asking.name)
 
-    def _say(self, command: bytes, name: str) -> Saying:
+    def _say(self, command: bytes, name: str, tag: bytes = TAG) -> Saying:
         """Return the answer to *command*: its completion, a continuation request, or BYE."""
         self._command = name
         response = yield command
@@ -196,9 +201,9 @@ class Login:
             response = yield b""
         if response.is_early and response.tag != UNTAGGED:
             raise Unexpected(f"it answered {name} before it was asked", response.said)
-        if response.tag == TAG and response.status not in (b"OK", b"NO", b"BAD"):
+        if response.tag == tag and response.status not in (b"OK", b"NO", b"BAD"):
             raise Unexpected(f"no answer to {name}", response.said)
-        if response.tag not in (TAG, CONTINUATION, UNTAGGED):
+        if response.tag not in (tag, CONTINUATION, UNTAGGED):
             raise Unexpected(f"an answer to something else than {name}", response.said)
         return response
 

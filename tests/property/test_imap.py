@@ -21,20 +21,22 @@ capabilities = st.sets(
 ).map(lambda words: parse_capabilities(b" ".join(words)))
 
 OK, GO_ON = b"saslauthd OK\r\n", b"+ ok\r\n"
+TLS_OK, CAPABILITY_OK = b"saslauthd1 OK\r\n", b"saslauthd2 OK\r\n"
 # A dialogue that goes well, with some of it replaced by what may or may not make sense.
 dialogues = st.sampled_from(
     [
         [b"* OK [CAPABILITY IMAP4rev1] ready\r\n", OK],
-        [b"* OK ready\r\n", OK, OK],
-        [b"* OK ready\r\n", OK, GO_ON, OK],
-        [b"* OK ready\r\n", OK, OK, OK],
+        [b"* OK ready\r\n", CAPABILITY_OK, OK],
+        [b"* OK ready\r\n", CAPABILITY_OK, GO_ON, OK],
+        [b"* OK ready\r\n", TLS_OK, CAPABILITY_OK, OK],
         [b"* OK [CAPABILITY LOGINDISABLED AUTH=PLAIN] ready\r\n", GO_ON, OK],
     ]
 )
 data = st.sampled_from([b"* X {3}\r\n\r\n\r\n", b"* CAPABILITY LITERAL+\r\n", b"* OK x\r\n", b""])
 answers = st.sampled_from(
     [
-        *(OK, GO_ON, b"saslauthd ok x\r\n", b"saslauthd NO\r\n", b"a1 OK\r\n", b"* BYE\r\n"),
+        *(OK, TLS_OK, CAPABILITY_OK, GO_ON),
+        *(b"saslauthd ok x\r\n", b"saslauthd NO\r\n", b"a1 OK\r\n", b"* BYE\r\n"),
         *(b"saslauthd NO [UNAVAILABLE] x\r\n", b"saslauthd OKAY\r\n", b"saslauthd BAD\r\n"),
     ]
 )

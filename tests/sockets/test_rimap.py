@@ -46,7 +46,9 @@ from tests.helpers.workers import count_descriptors, eventually
 LOGIN = b'saslauthd LOGIN "joe" "pw"\r\n'
 LOGOUT = b"saslauthd LOGOUT\r\n"
 BARE_GREETING = b"* OK ready\r\n"
-GO_AHEAD = b"saslauthd OK go ahead\r\n"
+STARTS_TLS = b"saslauthd1 STARTTLS\r\n"
+CAPABLE = b"* CAPABILITY IMAP4rev1\r\nsaslauthd2 OK\r\n"
+GO_AHEAD = b"saslauthd1 OK go ahead\r\n"
 SHORT = 0.2  # seconds, for what is to run out
 HERE = "127.0.0.1"
 
@@ -248,7 +250,7 @@ async def test_where_nobody_listens_is_an_outage() -> None:
         pytest.param([SILENCE], "greeting", id="greeting"),
         pytest.param([b"* OK", SILENCE], "greeting", id="half-a-greeting"),
         pytest.param([BARE_GREETING, SILENCE], "answer to CAPABILITY", id="capability"),
-        pytest.param([BARE_GREETING, HEAR, OK, SILENCE], "answer to LOGIN", id="literal"),
+        pytest.param([BARE_GREETING, HEAR, CAPABLE, SILENCE], "answer to LOGIN", id="literal"),
     ],
 )
 async def test_a_server_that_is_silent_before_the_login_is_given_up_in_time(
@@ -516,8 +518,7 @@ class TestTheLog:
 class TestStartTls:
     @pytest.fixture
     def script(self) -> list[Act]:
-        capabilities = b"* CAPABILITY IMAP4rev1\r\nsaslauthd OK\r\n"
-        return [BARE_GREETING, HEAR, GO_AHEAD, START_TLS, HEAR, capabilities, HEAR, OK]
+        return [BARE_GREETING, HEAR, GO_AHEAD, START_TLS, HEAR, CAPABLE, HEAR, OK]
 
     async def test_all_that_matters_is_said_under_tls(
         self, script: list[Act], certificate: Certificate, context: ssl.SSLContext
@@ -530,14 +531,13 @@ class TestStartTls:
 
         assert isinstance(result, Accepted)
         assert heard == [
-            b"saslauthd STARTTLS\r\nsaslauthd CAPABILITY\r\n" + LOGIN + LOGOUT,
+            STARTS_TLS + b"saslauthd2 CAPABILITY\r\n" + LOGIN + LOGOUT,
         ]
 
     async def test_what_comes_before_tls_does_not_count(
         self, certificate: Certificate, context: ssl.SSLContext
     ) -> None:
-        forged = b"* CAPABILITY IMAP4rev1\r\nsaslauthd OK\r\n"
-        script: list[Act] = [BARE_GREETING, HEAR, GO_AHEAD + forged, START_TLS]
+        script: list[Act] = [BARE_GREETING, HEAR, GO_AHEAD + CAPABLE, START_TLS]
         with imap_server(*script, certificate=certificate) as server:
             async with backend(server.port, STARTTLS, context) as made:
                 result = await made.verify(request_for())
@@ -546,14 +546,14 @@ class TestStartTls:
 
         assert isinstance(result, Unavailable)
         assert "went on unencrypted" in result.detail
-        assert heard == [b"saslauthd STARTTLS\r\n"]
+        assert heard == [STARTS_TLS]
 
     @pytest.mark.parametrize(
         ("script", "problem"),
         [
             pytest.param(
-                [BARE_GREETING, HEAR, b"saslauthd BAD what?\r\n"],
-                "it answered BAD to STARTTLS: saslauthd BAD what?",
+                [BARE_GREETING, HEAR, b"saslauthd1 BAD what?\r\n"],
+                "it answered BAD to STARTTLS: saslauthd1 BAD what?",
                 id="bad",
             ),
             pytest.param(
@@ -597,7 +597,7 @@ class TestStartTls:
 
         assert isinstance(result, Unavailable)
         assert "its certificate is signed by an authority that is not known" in result.detail
-        assert heard == [b"saslauthd STARTTLS\r\n"]
+        assert heard == [STARTS_TLS]
 
     async def test_cancelled_it_says_what_it_was_waiting_for(self, context: ssl.SSLContext) -> None:
         before = count_descriptors()

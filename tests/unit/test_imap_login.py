@@ -12,8 +12,10 @@ from pysaslauthd.wire.imap_responses import MOST_BYTES, Unexpected
 GREETING = b"* OK [CAPABILITY IMAP4rev1 LITERAL+] ready\r\n"
 BARE_GREETING = b"* OK ready\r\n"
 LOGIN = b'saslauthd LOGIN "joe" "pw"\r\n'
-CAPABILITY = b"saslauthd CAPABILITY\r\n"
-STARTTLS = b"saslauthd STARTTLS\r\n"
+STARTTLS = b"saslauthd1 STARTTLS\r\n"
+GO_AHEAD = b"saslauthd1 OK go ahead\r\n"
+CAPABILITY = b"saslauthd2 CAPABILITY\r\n"
+CAPABLE = b"* CAPABILITY IMAP4rev1\r\nsaslauthd2 OK done\r\n"
 AUTHENTICATE = b"saslauthd AUTHENTICATE PLAIN\r\n"
 PLAIN = b"AGpvZQBwdw==\r\n"
 OK = b"saslauthd OK in\r\n"
@@ -64,7 +66,7 @@ def test_a_greeting_is_answered_with_login(greeting: bytes) -> None:
 
 
 def test_a_greeting_without_capabilities_is_answered_by_asking_for_them() -> None:
-    said = talk(new_login(), BARE_GREETING, b"* CAPABILITY IMAP4rev1\r\nsaslauthd OK done\r\n", OK)
+    said = talk(new_login(), BARE_GREETING, CAPABLE, OK)
 
     assert said == [CAPABILITY, LOGIN, b""]
 
@@ -72,10 +74,10 @@ def test_a_greeting_without_capabilities_is_answered_by_asking_for_them() -> Non
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(b"saslauthd OK\r\n", id="ok-without-any"),
-        pytest.param(b"saslauthd OK [CAPABILITY X] done\r\n", id="in-the-answer"),
-        pytest.param(b"saslauthd BAD what?\r\n", id="bad"),
-        pytest.param(b"saslauthd NO\r\n", id="no"),
+        pytest.param(b"saslauthd2 OK\r\n", id="ok-without-any"),
+        pytest.param(b"saslauthd2 OK [CAPABILITY X] done\r\n", id="in-the-answer"),
+        pytest.param(b"saslauthd2 BAD what?\r\n", id="bad"),
+        pytest.param(b"saslauthd2 NO\r\n", id="no"),
     ],
 )
 def test_capabilities_need_not_be_told(answer: bytes) -> None:
@@ -194,6 +196,23 @@ def test_an_outage_has_what_the_server_said() -> None:
     assert login.outcome == Unclear("it takes no connection now", b"* BYE overloaded")
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(CAPABLE, id="a-second-one"),
+        pytest.param(GO_AHEAD, id="to-starttls"),
+    ],
+)
+def test_an_answer_to_what_was_asked_before_is_none_to_login(late: bytes) -> None:
+    login = new_login(starts_tls=True)
+    talk(login, BARE_GREETING, GO_AHEAD)
+    login.go_on()
+    talk(login, CAPABLE)
+
+    with pytest.raises(Unexpected, match="an answer to something else than LOGIN"):
+        login.receive(late)
+
+
 @pytest.mark.parametrize("answer", [b"* BYE x\r\n", b"+\r\n"], ids=["bye", "continuation"])
 def test_an_odd_answer_to_capability_is_an_outage(answer: bytes) -> None:
     problem = problem_of(BARE_GREETING, answer)
@@ -266,8 +285,8 @@ def test_an_error_stays() -> None:
     [
         pytest.param([GREETING + OK], id="with-the-greeting"),
         pytest.param([BARE_GREETING + OK + OK], id="with-the-greeting-twice"),
-        pytest.param([BARE_GREETING, OK + OK], id="with-the-answer-before"),
-        pytest.param([BARE_GREETING, OK + b"* X\r\n" + OK], id="after-data"),
+        pytest.param([BARE_GREETING, CAPABLE + OK], id="with-the-answer-before"),
+        pytest.param([BARE_GREETING, CAPABLE + b"* X\r\n" + OK], id="after-data"),
         pytest.param([GREETING + OK[:9], OK[9:]], id="begun-with-the-greeting"),
     ],
 )
@@ -381,7 +400,7 @@ class TestStartTls:
     def test_it_comes_first(self, greeting: bytes) -> None:
         login = new_login(starts_tls=True)
 
-        said = talk(login, greeting, b"saslauthd OK go ahead\r\n")
+        said = talk(login, greeting, GO_AHEAD)
 
         assert said == [STARTTLS, b""]
         assert login.wants_tls
@@ -389,20 +408,20 @@ class TestStartTls:
 
     def test_capabilities_are_asked_for_anew(self) -> None:
         login = new_login(starts_tls=True)
-        talk(login, self.OFFER, b"saslauthd OK [CAPABILITY IMAP4rev1 LITERAL+] go ahead\r\n")
+        talk(login, self.OFFER, b"saslauthd1 OK [CAPABILITY IMAP4rev1 LITERAL+] go ahead\r\n")
 
         first = login.go_on()
-        said = talk(login, b"* CAPABILITY IMAP4rev1\r\nsaslauthd OK\r\n", OK)
+        said = talk(login, CAPABLE, OK)
 
         assert [first, *said] == [CAPABILITY, LOGIN, b""]
         assert login.outcome == Yes()
 
     def test_login_may_be_disabled_after_it_too(self) -> None:
         login = new_login(starts_tls=True)
-        talk(login, BARE_GREETING, OK)
+        talk(login, BARE_GREETING, GO_AHEAD)
         login.go_on()
 
-        talk(login, b"* CAPABILITY LOGINDISABLED\r\nsaslauthd OK\r\n")
+        talk(login, b"* CAPABILITY LOGINDISABLED\r\nsaslauthd2 OK\r\n")
 
         assert isinstance(login.outcome, Unclear)
 
@@ -412,11 +431,11 @@ class TestStartTls:
         talk(login, self.OFFER)
 
         with pytest.raises(Unexpected, match="went on unencrypted"):
-            login.receive(b"saslauthd OK go ahead\r\n" + more)
+            login.receive(GO_AHEAD + more)
 
     def test_what_follows_it_later_in_clear_is_refused(self) -> None:
         login = new_login(starts_tls=True)
-        talk(login, self.OFFER, b"saslauthd OK go ahead\r\n")
+        talk(login, self.OFFER, GO_AHEAD)
 
         with pytest.raises(Unexpected, match="went on unencrypted"):
             login.receive(b"* CAPABILITY IMAP4rev1\r\n")
@@ -424,8 +443,8 @@ class TestStartTls:
     @pytest.mark.parametrize(
         ("answer", "word"),
         [
-            pytest.param(b"saslauthd NO x\r\n", "NO", id="no"),
-            pytest.param(b"saslauthd BAD x\r\n", "BAD", id="bad"),
+            pytest.param(b"saslauthd1 NO x\r\n", "NO", id="no"),
+            pytest.param(b"saslauthd1 BAD x\r\n", "BAD", id="bad"),
             pytest.param(b"* BYE x\r\n", "BYE", id="bye"),
             pytest.param(b"+\r\n", "+", id="continuation"),
         ],
@@ -482,7 +501,7 @@ DIALOGUES = [
     pytest.param(b"pw", [GREETING, b"* X {2}\r\nOK\r\n" + OK], [LOGIN, b""], id="login"),
     pytest.param(
         b"p\tw",
-        [BARE_GREETING, b"* CAPABILITY X\r\nsaslauthd OK\r\n", b"+ ready\r\n", OK],
+        [BARE_GREETING, b"* CAPABILITY X\r\nsaslauthd2 OK\r\n", b"+ ready\r\n", OK],
         [CAPABILITY, b'saslauthd LOGIN "joe" {3}\r\n', b"p\tw\r\n", b""],
         id="literal",
     ),
