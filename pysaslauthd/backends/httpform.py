@@ -176,6 +176,10 @@ class _Connection(ResponseHandler):
         super().__init__(loop)
         self.made = loop.time()
 
+    def has_begun(self) -> bool:
+        """Say whether an answer has begun to come; aiohttp forgets that at the next request."""
+        return self._parser is not None and self._parser.feed_eof() is not None
+
     def close(self) -> None:
         """End it; at once where the server has not taken all of a request, for it may never."""
         if self.transport is not None and self.transport.get_write_buffer_size():
@@ -229,7 +233,8 @@ def _is_clean(connection: "Connection", course: _Course) -> bool:
         return False
     if not course.is_on_kept:  # on a new one TLS may have to say more
         return True
-    return protocol.made > course.not_before and not _can_be_read(transport)
+    is_old = protocol.made <= course.not_before
+    return not (is_old or protocol.has_begun() or _can_be_read(transport))
 
 
 def _can_be_read(transport: asyncio.Transport) -> bool:

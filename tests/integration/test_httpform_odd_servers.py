@@ -344,6 +344,20 @@ class TestKeptConnections:
             assert [type(result) for result in results] == [Rejected] * 3
             assert web.connections == 3
 
+    async def test_nor_is_the_rest_of_what_has_been_read_already(self) -> None:
+        async def handle(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(NO + b"HTTP/1.1 403 No\r\nX-Stray: ")
+            await peer.request()
+            await peer.send(YES)
+            await peer.leaving()
+
+        async with scripted(handle) as web, backend(web.port) as subject:
+            results = [await ask(subject) for _ in range(2)]
+
+            assert [type(result) for result in results] == [Rejected] * 2
+            assert web.connections == 2
+
     async def test_two_answers_in_one_piece_are_one(self) -> None:
         async with scripted(answering(NO + YES)) as web, backend(web.port) as subject:
             results = [await ask(subject) for _ in range(3)]
