@@ -376,6 +376,15 @@ class TestPolicies:
     ) -> None:
         assert reason(await asked.ask(user, "pw")) is expected
 
+    async def test_a_service_that_is_locked_out_is_an_outage_that_says_so(
+        self, strict: Slapd
+    ) -> None:
+        settings = table(strict.uri, bind_dn=f"uid=locked,{PEOPLE}", password=Secret(b"pw"))
+        async with backend(settings) as subject:
+            assert "account locked: invalid credentials (49)" in outage(
+                await subject.ask("joe", "pw")
+            )
+
     async def test_who_the_policy_has_nothing_against_is_let_in(self, asked: Backend) -> None:
         assert await asked.ask("joe", "pw") == OK
 
@@ -482,7 +491,9 @@ class TestTraps:
         async with backend(settings) as subject:
             detail = outage(await subject.ask("joe", "pw"))
 
-        assert f"it refuses ldap_bind_dn {SERVICE}: invalid credentials (49)" in detail
+        assert (
+            f"it refuses ldap_bind_dn {SERVICE}: wrong password: invalid credentials (49)" in detail
+        )
 
     async def test_a_base_that_is_not_there_is_an_outage(self, directory: Slapd) -> None:
         async with backend(table(directory.uri, search_base="dc=none")) as subject:
@@ -554,7 +565,7 @@ class TestSasl:
         async with backend(table(with_sasl.uri, **wrong, mech="SCRAM-SHA-256")) as subject:
             detail = outage(await subject.ask("joe", "pw"))
 
-        assert "it refuses ldap_id robot: invalid credentials (49)" in detail
+        assert "it refuses ldap_id robot: wrong password: invalid credentials (49)" in detail
 
     async def test_a_mechanism_that_the_server_has_not_is_an_outage(self, with_sasl: Slapd) -> None:
         settings = table(with_sasl.uri, use_sasl=True, mech="EXTERNAL")  # there is none by TCP

@@ -330,7 +330,8 @@ class TestTheServicesIdentity:
                 await search(it)
 
         assert str(failed.value) == (
-            "ldap://directory/: it refuses ldap_bind_dn cn=service: invalid credentials (49)"
+            "ldap://directory/: it refuses ldap_bind_dn cn=service: wrong password:"
+            " invalid credentials (49)"
         )
 
     async def test_after_a_refusal_it_is_not_tried_again_soon(self) -> None:

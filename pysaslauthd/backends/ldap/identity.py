@@ -5,6 +5,7 @@ from pysaslauthd.backends.ldap.connection import Connection, ServerFailed
 from pysaslauthd.backends.ldap.results import explain
 from pysaslauthd.backends.ldap.sasl import SaslRules, sasl_bind
 from pysaslauthd.backends.ldap.server import Refused, TakeOn
+from pysaslauthd.backends.ldap.verdicts import reason_for
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Secret
 from pysaslauthd.sasl.client import Credentials, NoMechanism, UnusableCredentials
@@ -21,7 +22,7 @@ def named(dn: str, password: Secret) -> TakeOn:
     operation = ldap.simple_bind(dn.encode(), password.reveal())
 
     async def take_on(connection: Connection) -> None:
-        answer = await connection.ask(ldap.BIND_RESPONSE, operation)
+        answer = await connection.ask(ldap.BIND_RESPONSE, operation, ldap.PASSWORD_POLICY_REQUEST)
         require(answer.result, f"ldap_bind_dn {dn}", password)
 
     return take_on
@@ -44,4 +45,6 @@ def require(result: Result, who: str, password: Secret | None) -> None:
     """Raise Refused, or ServerFailed where that is no judgement, unless *result* is a yes."""
     if result.code != results.SUCCESS:
         kind = ServerFailed if result.code in results.ELSEWHERE else Refused
-        raise kind(f"it refuses {who}: {explain(result, password)}")
+        reason = reason_for(result)
+        why = f"{reason.value}: " if reason else ""
+        raise kind(f"it refuses {who}: {why}{explain(result, password)}")

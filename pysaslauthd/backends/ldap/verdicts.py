@@ -60,7 +60,7 @@ def refusal(result: Result, password: Secret, server: str) -> Rejected | None:
 
     ServerFailed where another server may know better, CannotTell where none will.
     """
-    reason = _policy(result) or (None if result.code == results.SUCCESS else _reason(result))
+    reason = reason_for(result)
     if reason is not None:
         return Rejected(reason, NAME, detail=f"{reason.value}: {explain(result, password)}")
     if result.code == results.SUCCESS:
@@ -71,12 +71,13 @@ def refusal(result: Result, password: Secret, server: str) -> Rejected | None:
     raise CannotTell(said)
 
 
-def _policy(result: Result) -> Reason | None:
-    return None if result.policy_error is None else POLICY_ERRORS.get(result.policy_error)
-
-
-def _reason(result: Result) -> Reason | None:
+def reason_for(result: Result) -> Reason | None:
     """Return why it is a no; None where it may be none, as with a sub-code that is not known."""
+    policy = None if result.policy_error is None else POLICY_ERRORS.get(result.policy_error)
+    return policy or (None if result.code == results.SUCCESS else _judged(result))
+
+
+def _judged(result: Result) -> Reason | None:
     found = SUB_CODE.search(result.diagnostic)
     if found is not None and result.code == results.INVALID_CREDENTIALS:
         return SUB_CODES.get(int(found[1], 16))
