@@ -249,7 +249,9 @@ def _method(table: Ldap, hashes: HashWorkers | None) -> Method:
     if hashes is not None:
         return Custom(_user_search(table), table.password_attr.encode(), hashes.fits)
     if table.auth_method == "fastbind" and table.use_sasl:
-        return SaslFastbind(_sasl_rules(table), table.realm or None, bool(_group(table)))
+        group = _group(table)
+        wants_name = group is not None and group.wants_name
+        return SaslFastbind(_sasl_rules(table), table.realm or None, wants_name)
     if table.auth_method == "fastbind":
         return Fastbind(Template(table.filter))
     return Bind(_user_search(table))

@@ -22,7 +22,7 @@ from pysaslauthd.model import (
     Secret,
     Unavailable,
 )
-from pysaslauthd.wire import ldap
+from pysaslauthd.wire import ber, ldap
 from tests.contract.verifier import settled
 from tests.helpers.backends import backend
 from tests.helpers.ldap_server import (
@@ -204,3 +204,48 @@ async def test_who_was_asked_about_is_logged_as_a_filter(
     assert isinstance(verdict, Rejected)
     assert verdict.reason is Reason.NO_SUCH_USER
     assert "Entry not found ((uid=j\\2ae\\29\\0a))." in caplog.text
+
+
+def by_sasl(server: LdapServer, **group: object) -> Settings:
+    """Return settings by which users bind by SASL, and have to be in a group."""
+    sasl = {"use_sasl": True, "auth_method": "fastbind", "mech": "PLAIN"}
+    return settings(server, **{**sasl, "group_match_method": "filter", **group})
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param({"group_filter": "(a=b)", "group_search_base": "%D"}, id="base"),
+        pytest.param({"group_filter": "(member=%D)"}, id="filter"),
+        pytest.param({"group_match_method": "attr", "group_dn": "cn=a"}, id="attribute"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "identity"),
+    [
+        pytest.param(53, b"", id="refused"),
+        pytest.param(0, ber.encode(ldap.EXTENDED_VALUE, b"u:A\\joe"), id="by-a-name-of-its-own"),
+    ],
+)
+async def test_who_has_no_entry_that_the_server_would_name_is_in_no_group(
+    group: dict[str, str], code: int, identity: bytes
+) -> None:
+    async def name_no_entry(request: Request) -> bytes:
+        if request.tag == ldap.EXTENDED_REQUEST:
+            said = ber.integer(code, ber.ENUMERATED) + ber.octets(b"") * 2 + identity
+            return ldap.message(request.number, ber.encode(ldap.EXTENDED_RESPONSE, said))
+        return await answer_all(request)
+
+    async with ldap_server(name_no_entry) as server:
+        verdict = await ask(by_sasl(server, **group))
+
+    assert isinstance(verdict, Unavailable)
+    assert "it does not say which entry the user is" in verdict.detail
+
+
+async def test_where_a_group_does_not_depend_on_the_entry_the_server_need_not_name_it() -> None:
+    async with ldap_server() as server:
+        verdict = await ask(by_sasl(server, group_filter="(memberUid=%u)"))
+
+        assert verdict == OK
+        assert ldap.EXTENDED_REQUEST not in server.tags

@@ -56,6 +56,11 @@ class Search:
                 raise CannotTell(f"{server.name}: {_no_base(_shown(base))}")
         raise _no_answer(server, f"it does not search below {_shown(base)!r}", result)
 
+    @property
+    def tokens(self) -> frozenset[str]:
+        """The tokens whose values it depends on."""
+        return self._base.tokens | self._text.tokens
+
     def describe(self, subject: Subject) -> str:
         """Return the filter as it is for *subject*, for people."""
         return self._text.as_filter_text(subject)
@@ -79,6 +84,11 @@ class GroupAttribute(NamedTuple):
     group: Template
     attribute: bytes
 
+    @property
+    def wants_name(self) -> bool:
+        """Whether the name of the user's entry matters."""
+        return True
+
     async def has(self, server: Server, subject: Subject) -> bool:
         """Say whether *subject* is a member. ServerFailed, CannotTell: see `Search.find`."""
         group = self.group.as_dn(subject)
@@ -99,6 +109,11 @@ class GroupFilter(NamedTuple):
     """A group, or whatever, that is found where its member is one."""
 
     search: Search
+
+    @property
+    def wants_name(self) -> bool:
+        """Whether the name of the user's entry matters."""
+        return "D" in self.search.tokens
 
     async def has(self, server: Server, subject: Subject) -> bool:
         """Say whether *subject* is a member. ServerFailed, CannotTell: see `Search.find`."""

@@ -98,6 +98,11 @@ class SaslFastbind(NamedTuple):
         except (NoMechanism, MalformedMessage) as error:
             raise CannotTell(f"{server.name}: no SASL bind (ldap_mech): {error}") from None
         refused = refusal(result, password, server.name)
+        if refused is None and self.wants_name and not name:
+            raise CannotTell(
+                f"{server.name}: it does not say which entry the user is (RFC 4532), and the group"
+                " is asked for by that"
+            )
         return name if refused is None else refused
 
 
