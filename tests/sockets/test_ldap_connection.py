@@ -144,12 +144,12 @@ async def test_a_server_that_hangs_up_ends_what_is_asked() -> None:
             await opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
 
 
-async def test_a_server_that_says_that_it_leaves_is_quoted() -> None:
+async def test_a_server_that_says_that_it_leaves_is_quoted_but_not_what_may_be_a_password() -> None:
     async def leave(request: Request) -> bytes:
-        return result(request._replace(number=0, tag=ldap.EXTENDED_REQUEST), 52, b"going down")
+        return result(request._replace(number=0, tag=ldap.EXTENDED_REQUEST), 52, b"what is pw?")
 
     async with ldap_server(leave) as server, connected(server) as opened:
-        with pytest.raises(Lost, match=r"it disconnects: unavailable \(52\): going down"):
+        with pytest.raises(Lost, match=r"it disconnects: unavailable \(52\)$"):
             await opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
 
 

@@ -174,7 +174,8 @@ class Connection(asyncio.BufferedProtocol):
             if not operation.answer.done():
                 operation.answer.set_result(Answer(content, operation.entries))
         elif message_id == 0:  # RFC 4511 section 4.4.1: it is about to hang up
-            self.close(f"it disconnects: {explain(content)}")
+            # Its text may repeat what it could not read: a password.
+            self.close(f"it disconnects: {explain(content._replace(diagnostic=''))}")
 
     def _look(self) -> None:
         """Give up what has been asked for too long."""
