@@ -189,24 +189,39 @@ async def test_silence_fails_whatever_else_is_asked() -> None:
         assert [type(one) for one in done] == [Silent] * 3
 
 
-async def test_one_answer_that_takes_too_long_is_given_up_alone() -> None:
-    async with ldap_server(say_nothing) as server, connected(server, QUICK) as opened:
-        answer = opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
-        opened.pulse.heard = asyncio.get_running_loop().time() + 1  # on another connection
+async def answer_all_but_the_first(request: Request) -> bytes:
+    return b"" if request.number == 1 else await answer_all(request)
 
-        with pytest.raises(Unanswered, match=r"no answer within 0\.1 s"):
+
+async def test_one_answer_that_takes_too_long_is_given_up_alone() -> None:
+    async with ldap_server(answer_all_but_the_first) as server, connected(server, 0.3) as opened:
+        answer, other = (opened.connection.ask(ldap.SEARCH_DONE, SEARCH) for _ in range(2))
+        await other
+
+        with pytest.raises(Unanswered, match=r"no answer within 0\.3 s"):
             await answer
 
         assert opened.connection.failure is None
 
 
+async def test_a_connection_by_which_nothing_comes_is_given_up_while_others_are_alive() -> None:
+    async with ldap_server(say_nothing) as server, connected(server, QUICK) as opened:
+        several = [opened.connection.ask(ldap.SEARCH_DONE, SEARCH) for _ in range(3)]
+        opened.pulse.heard = asyncio.get_running_loop().time() + 1  # on another connection
+
+        done = await asyncio.gather(*several, return_exceptions=True)
+
+        assert [type(one) for one in done] == [Unanswered, Lost, Lost]
+        assert opened.closed == [opened.connection]
+
+
 async def test_what_is_given_up_is_abandoned() -> None:
-    async with ldap_server(say_nothing) as server, connected(server) as opened:
+    async with ldap_server(answer_all_but_the_first) as server, connected(server) as opened:
         answer = opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
         answer.cancel()
+        await opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
 
         opened.connection.abandon(answer)
-        server.respond = answer_all
         await opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
 
     abandoned = [one.content for one in server.requests if one.tag == ldap.ABANDON_REQUEST]

@@ -66,8 +66,9 @@ class _Operation:
 class Connection(asyncio.BufferedProtocol):
     """An open connection, on which an operation is given up after *timeout* seconds.
 
-    If the server of that *pulse* has been silent for all that time, the
-    connection is given up too. *on_closed* is called when it can be asked nothing more.
+    If nothing has come by it for all that time, the connection is given up too; if
+    the server of that *pulse* has been silent, that is said. *on_closed* is called
+    when it can be asked nothing more.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._in_flight: dict[int, _Operation] = {}
         self._last_number = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._heard = 0.0  # when anything came here last
         self._transport: asyncio.Transport
         self.failure: ServerFailed | None = None  # why it is closed
         self.used = self._loop.time()  # when it was last asked something
@@ -143,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         """Hand answers to who waits for them; called by asyncio."""
-        self._pulse.heard = self._loop.time()
+        self._heard = self._pulse.heard = self._loop.time()
         try:
             for received in self._decoder.feed(bytes(self._pulse.buffer[:size])):
                 self._take(received)
@@ -190,12 +192,16 @@ class Connection(asyncio.BufferedProtocol):
                 self._end(Silent(f"no word from it within {self._timeout:g} s"))
                 return
             self._give_up(number)
+            if self.failure is not None:
+                return
 
     def _give_up(self, number: int) -> None:
         operation = self._in_flight.pop(number)
         self._transport.write(ldap.message(self._next_number(), ldap.abandon(number)))
         if not operation.answer.done():
             operation.answer.set_exception(Unanswered(f"no answer within {self._timeout:g} s"))
+        if self._heard < operation.asked:  # the way from the server may be lost, of this one only
+            self.close("no word came by it")
 
     def _end(self, failure: ServerFailed) -> None:
         if self.failure is not None:
