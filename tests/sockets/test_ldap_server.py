@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -54,6 +55,10 @@ def search(asked: Server) -> asyncio.Task[Answer]:
 
 async def say_nothing(_request: Request) -> bytes:
     return b""
+
+
+async def slow_for_org(request: Request) -> bytes:
+    return b"" if b"dc=org" in request.content else result(request)
 
 
 async def never(within: float) -> None:
@@ -185,12 +190,15 @@ class TestBinding:
             assert (await subject.use(bind)).code == 0
 
     async def test_a_bind_that_is_not_waited_for_ends_its_connection(self) -> None:
-        async with ldap_server(say_nothing) as peer, client(peer.port) as subject:
+        async def no_binds(request: Request) -> bytes:
+            return b"" if request.tag == ldap.BIND_REQUEST else result(request)
+
+        async with ldap_server(no_binds) as peer, client(peer.port) as subject:
             asked = asyncio.create_task(subject.use(bind))
             await eventually(lambda: bool(peer.requests), "bind")
             asked.cancel()
 
-            await eventually(lambda: not peer.open, "end of the connection")
+            await eventually(lambda: not peer.open, "end of all connections")
 
 
 class TestFailing:
@@ -232,6 +240,27 @@ class TestFailing:
             with pytest.raises(ServerFailed):
                 await bound
 
+    @pytest.mark.parametrize("ask", [lambda it: it.use(bind), search], ids=["bind", "search"])
+    async def test_one_that_is_silent_until_nobody_waits_has_failed(
+        self, ask: Callable[[Server], Awaitable[object]]
+    ) -> None:
+        async with ldap_server(say_nothing) as peer, client(peer.port) as subject:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(QUICK):
+                    await ask(subject)
+
+            assert re.fullmatch(f"{NAME}: no word from it within 0.[0-9] s", subject.problem)
+
+    async def test_one_slow_answer_is_no_failure_where_nobody_waits_any_more(self) -> None:
+        async with ldap_server(slow_for_org) as peer, client(peer.port) as subject:
+            asked = search(subject)
+            await eventually(lambda: bool(peer.requests), "question")
+            await subject.use(bind)
+            asked.cancel()
+            await asyncio.wait([asked])
+
+            assert subject.problem == ""
+
     async def test_one_that_has_failed_is_not_asked(self) -> None:
         async with ldap_server(say_nothing) as peer, client(peer.port, QUICK) as subject:
             with pytest.raises(ServerFailed):
@@ -244,9 +273,6 @@ class TestFailing:
             assert [r for r in peer.requests[before:] if r.content.find(b"dc=org") >= 0] == []
 
     async def test_one_slow_answer_is_not_the_servers_failure(self) -> None:
-        async def slow_for_org(request: Request) -> bytes:
-            return b"" if b"dc=org" in request.content else result(request)
-
         async with ldap_server(slow_for_org) as peer, client(peer.port, 0.3) as subject:
             asked = search(subject)
             await asyncio.wait([asked], timeout=0.1)

@@ -78,20 +78,14 @@ class Server:
 
     async def ask(self, kind: int, operation: bytes) -> Answer:
         """Return the answer to what the service asks; ServerFailed where there is none."""
-        try:
-            return await self._shared.ask(kind, operation)
-        except (ServerFailed, Unreachable) as error:
-            raise self._failed(error) from None
+        return await self._outcome(self._shared.ask(kind, operation))
 
     async def use(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Return what *work* makes of a connection that it has for itself, to bind on.
 
         ServerFailed where there is no connection, or no answer.
         """
-        try:
-            return await self._exclusive.use(work)
-        except (ServerFailed, Unreachable) as error:
-            raise self._failed(error) from None
+        return await self._outcome(self._exclusive.use(work))
 
     async def greet(self) -> None:
         """Be ready for the first request, or say in the log why that is not to be."""
@@ -106,6 +100,19 @@ class Server:
             await asyncio.wait([self._looking])
         await self._shared.end()
         await self._exclusive.end()
+
+    async def _outcome(self, asking: Awaitable[T]) -> T:
+        """Return what *asking* gives, and learn from it what is to be learnt about the server."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            return await asking
+        except (ServerFailed, Unreachable) as error:
+            raise self._failed(error) from None
+        except asyncio.CancelledError:  # the request's deadline, which may be before our timeout
+            if self._pulse.heard < begun:
+                self._failed(Silent(f"no word from it within {loop.time() - begun:.1f} s"))
+            raise
 
     def _failed(self, error: Exception) -> ServerFailed:
         """Return what to raise for *error*; ask the server no more if that is its failure."""
