@@ -326,6 +326,16 @@ class TestFailing:
 
             await eventually(lambda: not peer.open, "end of all connections")
 
+    async def test_closing_ends_a_greeting_that_is_not_answered(self) -> None:
+        async with ldap_server(say_nothing) as peer:
+            async with client(peer.port) as subject:
+                greeting = asyncio.create_task(subject.greet())
+                await eventually(lambda: bool(peer.requests), "greeting")
+            await greeting
+            await eventually(lambda: not peer.open, "end of all connections")
+
+            assert peer.connections == 1
+
     async def test_a_greeting_tells_nobody_but_the_log(self) -> None:
         async with client(free_port()) as subject:
             await subject.greet()

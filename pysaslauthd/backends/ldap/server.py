@@ -93,7 +93,8 @@ class Server:
             await self.ask(ldap.SEARCH_DONE, ANYTHING)
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; nothing is opened any more."""
+        self.problem = self.problem or f"{self.name}: it is not asked any more"
         self._sweeper.cancel()
         if self._looking is not None:
             self._looking.cancel()
