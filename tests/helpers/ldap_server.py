@@ -52,13 +52,17 @@ async def answer_all(request: Request) -> bytes:
 
 
 class LdapServer:
-    """Listens on *port* of 127.0.0.1; *requests* has all that came, *open* counts connections."""
+    """Listens on *port* of 127.0.0.1; *requests* has all that came, *open* counts connections.
+
+    One beyond *most* is closed at once.
+    """
 
     def __init__(self, respond: Respond) -> None:
         self.respond = respond
         self.requests: list[Request] = []
         self.connections = 0
         self.open = 0
+        self.most = 1000
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -84,6 +88,9 @@ class LdapServer:
         return [request.tag for request in self.requests]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.open == self.most:
+            writer.close()
+            return
         self.connections += 1
         self.open += 1
         number = self.connections

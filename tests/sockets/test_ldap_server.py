@@ -303,6 +303,17 @@ class TestFailing:
             peer.respond = answer_all
             await eventually(lambda: not subject.problem, "recovery")
 
+    async def test_one_without_room_gets_it_from_connections_that_are_not_used(self) -> None:
+        async with ldap_server() as peer, client(peer.port) as subject:
+            await search(subject)
+            await asyncio.gather(*(subject.use(bind) for _ in range(3)))
+            peer.most = peer.open
+            more = [subject.use(bind) for _ in range(4)]
+            await asyncio.gather(*more, return_exceptions=True)
+
+            assert subject.problem != ""
+            await eventually(lambda: not subject.problem, "recovery")
+
     async def test_each_change_is_logged_once(
         self, caplog: pytest.LogCaptureFixture, seen_logs: None
     ) -> None:

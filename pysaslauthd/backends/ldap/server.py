@@ -150,6 +150,7 @@ class Server:
                 pause = REFUSED_PAUSE
             except (ServerFailed, Unreachable) as error:
                 self._note(error)
+                self._close_unused(asyncio.get_running_loop().time())  # it may have no room
             else:
                 self.problem = ""
                 log.warning("%s: it answers again", self.name)
@@ -189,10 +190,13 @@ class Server:
                 raise
         return connection
 
+    def _close_unused(self, since: float) -> None:
+        self._shared.close_unused(since)
+        self._exclusive.close_unused(since)
+
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._shared.close_unused(loop.time() - IDLE)
-        self._exclusive.close_unused(loop.time() - IDLE)
+        self._close_unused(loop.time() - IDLE)
         self._sweeper = loop.call_later(IDLE / 2, self._sweep)
 
 
