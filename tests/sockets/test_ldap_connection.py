@@ -180,6 +180,15 @@ async def test_a_server_without_a_word_is_silent() -> None:
         assert opened.connection.failure is not None
 
 
+async def test_a_message_that_does_not_come_to_an_end_is_no_word() -> None:
+    async def begin(request: Request) -> bytes:
+        return result(request)[:-1]
+
+    async with ldap_server(begin) as server, connected(server, QUICK) as opened:
+        with pytest.raises(Silent):
+            await opened.connection.ask(ldap.SEARCH_DONE, SEARCH)
+
+
 async def test_silence_fails_whatever_else_is_asked() -> None:
     async with ldap_server(say_nothing) as server, connected(server, QUICK) as opened:
         several = [opened.connection.ask(ldap.SEARCH_DONE, SEARCH) for _ in range(3)]

@@ -145,9 +145,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         """Hand answers to who waits for them; called by asyncio."""
-        self._heard = self._pulse.heard = self._loop.time()
         try:
-            for received in self._decoder.feed(bytes(self._pulse.buffer[:size])):
+            several = self._decoder.feed(bytes(self._pulse.buffer[:size]))
+            if several or self._decoder.is_between_messages:  # a part of a message is no word
+                self._heard = self._pulse.heard = self._loop.time()
+            for received in several:
                 self._take(received)
         except MalformedMessage as error:
             self._transport.abort()
