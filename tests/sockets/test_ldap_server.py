@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pysaslauthd.backends.ldap import identity, pools
 from pysaslauthd.backends.ldap import server as server_module
 from pysaslauthd.backends.ldap.connection import Answer, Connection, ServerFailed, Unanswered
+from pysaslauthd.backends.ldap.sasl import SaslRules
 from pysaslauthd.backends.ldap.server import Limits, Server, TakeOn
 from pysaslauthd.model import Secret
 from pysaslauthd.remote.connect import Connector
 from pysaslauthd.remote.endpoint import Endpoint, Security
-from pysaslauthd.wire import ldap, ldap_filter
+from pysaslauthd.sasl.client import Credentials, find
+from pysaslauthd.wire import ber, ldap, ldap_filter
 from tests.helpers.ldap_server import (
     HangUp,
     Request,
@@ -29,6 +32,9 @@ SEARCH = ldap.search(b"dc=org", ldap.SearchRules(), ldap_filter.ANY_ENTRY)
 BIND = ldap.simple_bind(b"uid=joe", b"pw")
 QUICK, PATIENT = 0.1, 20.0  # seconds
 NAME = "ldap://directory/"
+PROVEN = identity.proven(
+    SaslRules(find("CRAM-MD5"), private=False), Credentials("service", Secret(b"of the service"))
+)
 SERVICE = identity.named("cn=service", Secret(b"of the service"))
 
 
@@ -51,6 +57,14 @@ async def bind(connection: Connection) -> ldap.Result:
 
 def search(asked: Server) -> asyncio.Task[Answer]:
     return asyncio.create_task(asked.ask(ldap.SEARCH_DONE, SEARCH))
+
+
+async def challenge(request: Request) -> bytes:
+    """Say yes to a bind when it is in its second step."""
+    if request.number > 1:
+        return await answer_all(request)
+    said = ber.integer(14, ber.ENUMERATED) + ber.octets(b"") * 2 + ber.encode(0x87, b"<1@a>")
+    return ldap.message(request.number, ber.encode(ldap.BIND_RESPONSE, said))
 
 
 async def say_nothing(_request: Request) -> bytes:
@@ -404,6 +418,19 @@ class TestTheServicesIdentity:
         async with ldap_server(busy_once) as peer, client(peer.port, take_on=SERVICE) as it:
             with pytest.raises(ServerFailed, match=r"busy \(51\)"):
                 await search(it)
+
+            await eventually(lambda: not it.problem, "recovery")
+
+    async def test_where_no_thread_is_left_to_prove_it_that_is_tried_again(self) -> None:
+        spent = ThreadPoolExecutor()
+        spent.shutdown()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(spent)
+        async with ldap_server(challenge) as peer, client(peer.port, take_on=PROVEN) as it:
+            with pytest.raises(ServerFailed, match="no thread is left"):
+                await search(it)
+            await eventually(lambda: peer.connections == 2, "look at it")
+            loop.set_default_executor(ThreadPoolExecutor())
 
             await eventually(lambda: not it.problem, "recovery")
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from pysaslauthd.backends.ldap import results
-from pysaslauthd.backends.ldap.connection import Connection
+from pysaslauthd.backends.ldap.connection import Connection, ServerFailed
 from pysaslauthd.sasl.client import ClientExchange, Credentials, Mechanism, strongest
 from pysaslauthd.wire import ldap
 from pysaslauthd.wire.ldap import Result
@@ -27,8 +27,8 @@ class SaslRules(NamedTuple):
 async def sasl_bind(connection: Connection, rules: SaslRules, credentials: Credentials) -> Result:
     """Return how a bind by *credentials* ends; a success is one only if the server is genuine.
 
-    NoMechanism and UnusableCredentials where it cannot be begun, MalformedMessage
-    where the server does not keep to the mechanism.
+    ServerFailed where there is none, NoMechanism and UnusableCredentials where it cannot
+    be begun, MalformedMessage where the server does not keep to the mechanism.
     """
     mechanism = rules.mechanism or strongest(
         await _offered(connection), credentials, private=rules.private
@@ -43,8 +43,15 @@ async def sasl_bind(connection: Connection, rules: SaslRules, credentials: Crede
             exchange.finish(result.credentials)
         if result.code != results.SASL_BIND_IN_PROGRESS:
             return result
-        # SCRAM may hash for half a second.
-        said = await asyncio.to_thread(exchange.respond, result.credentials or b"")
+        said = await _respond(exchange, result.credentials or b"")
+
+
+async def _respond(exchange: ClientExchange, challenge: bytes) -> bytes:
+    """Return the response, made in a thread, for SCRAM may hash for half a second."""
+    try:
+        return await asyncio.to_thread(exchange.respond, challenge)
+    except RuntimeError:  # there are as many threads as there may be
+        raise ServerFailed("no thread is left to answer its challenge") from None
 
 
 async def who_am_i(connection: Connection) -> bytes:
