@@ -135,7 +135,7 @@ def _make(settings: Settings, source: Source) -> PasswordVerifier:
     ]
     hashes = None
     if table.auth_method == "custom":
-        pool = make_pool(NAME, settings, source, hashes=True)
+        pool = make_pool(NAME, settings, source, hashes=True, kept=1)
         hashes = HashWorkers(NAME, pool, settings.deadlines)
     rules = Rules(_method(table, hashes), _group(table), table.default_realm)
     return Ldap(servers, rules, hashes)

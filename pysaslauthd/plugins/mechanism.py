@@ -87,11 +87,14 @@ def in_workers(name: str, *, hashes: bool = False, uses_address: bool = False) -
     return make
 
 
-def make_pool(name: str, settings: Settings, source: Source, *, hashes: bool) -> Pool:
-    """Return workers for the backend *name*."""
+def make_pool(
+    name: str, settings: Settings, source: Source, *, hashes: bool, kept: int = 0
+) -> Pool:
+    """Return workers for the backend *name*; where they hash, *kept* are for other kinds."""
     most = _most_workers(settings, hashes=hashes)
-    # What hashes is busy and not hung: there, nothing need be kept for the others.
-    share = most if hashes else most - most // 4
+    # What hashes is busy and not hung: there, nothing need be kept for the others, unless
+    # users choose for themselves how much there is to do.
+    share = max(1, most - kept) if hashes else most - most // 4
     return Pool(name, source, Size(min(WARM_WORKERS, most), most, share))
 
 

@@ -69,14 +69,18 @@ class HashWorkers:
         """Let the workers go."""
         self._pool.close()
 
-    async def fits(self, password: Secret, values: Sequence[bytes], service: str) -> bool:
+    async def fits(
+        self, password: Secret, values: Sequence[bytes], service: str, owner: str
+    ) -> bool:
         """Say whether *password* fits one of *values*; *service* is who asks.
 
+        Questions about the same *owner* share the workers with others: who may choose
+        a hash of their own may choose one that takes for ever.
         CannotCheck where none is known to fit and one could not be checked, or
         there are too many; WorkerLost where no worker gave an answer.
         """
         question = _encode(_Question(password, values))
-        answer = await self._pool.ask(service, question, self._deadlines.of(service))
+        answer = await self._pool.ask(owner, question, self._deadlines.of(service))
         try:
             result = decode_answer(answer, "", self._name)
         except MalformedMessage as error:

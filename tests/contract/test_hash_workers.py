@@ -1,5 +1,6 @@
 """Stored passwords compared in real worker processes."""
 
+import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,6 +22,7 @@ from tests.helpers.workers import DIE, PATIENT, Children, eventually, obedient, 
 # Python 3.12 warns of any fork of a process with threads, which pytest-xdist has.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
+ONE = Size(1, 1, 1)
 SECRET = Secret(b"secret")
 SSHA = b"{SSHA}48EbGTABFvkICA15liCsBBcpm+TxjqGv"
 PBKDF2 = b"{PBKDF2}10000$OGSnEpmp78Lh0MUnpi3yMQ$pLt6EJqnNUCKfeV4HLb8qFBPyc8"
@@ -37,11 +39,11 @@ def checking() -> Answer:
 
 @asynccontextmanager
 async def asking(
-    answer: Callable[[], Answer] = checking, deadlines: Deadlines = PATIENT
+    answer: Callable[[], Answer] = checking, deadlines: Deadlines = PATIENT, size: Size = ONE
 ) -> AsyncIterator[tuple[HashWorkers, Children]]:
-    """Have one worker that answers by *answer*, while the block runs."""
+    """Have one worker, or *size*, that answers by *answer*, while the block runs."""
     source = serving(answer)
-    made = HashWorkers("ldap", Pool("ldap", source, Size(1, 1, 1)), deadlines)
+    made = HashWorkers("ldap", Pool("ldap", source, size), deadlines)
     made.open()
     try:
         yield made, source
@@ -58,7 +60,7 @@ async def workers() -> AsyncIterator[HashWorkers]:
 
 async def fault_of(workers: HashWorkers, values: Sequence[bytes], password: Secret = SECRET) -> str:
     with pytest.raises(CannotCheck) as caught:
-        await workers.fits(password, values, "imap")
+        await workers.fits(password, values, "imap", "joe")
     return str(caught.value)
 
 
@@ -66,14 +68,14 @@ async def fault_of(workers: HashWorkers, values: Sequence[bytes], password: Secr
     "values", [[SSHA], [PBKDF2], [b"secret"], [b"other", SSHA], [SSHA, b"{FOO}x"]], ids=repr
 )
 async def test_a_password_fits_one_of_its_values(workers: HashWorkers, values: list[bytes]) -> None:
-    assert await workers.fits(SECRET, values, "imap")
+    assert await workers.fits(SECRET, values, "imap", "joe")
 
 
 @pytest.mark.parametrize(
     "values", [[], [b""], [b"other"], [b"other", b"others", b""], [SSHA.lower()]], ids=repr
 )
 async def test_it_fits_no_others(workers: HashWorkers, values: list[bytes]) -> None:
-    assert not await workers.fits(SECRET, values, "imap")
+    assert not await workers.fits(SECRET, values, "imap", "joe")
 
 
 async def test_what_cannot_be_checked_is_told(workers: HashWorkers) -> None:
@@ -86,7 +88,7 @@ async def test_what_cannot_be_checked_is_told(workers: HashWorkers) -> None:
     ids=["many", "long"],
 )
 async def test_values_may_be_many_or_long(workers: HashWorkers, values: list[bytes]) -> None:
-    assert await workers.fits(SECRET, values, "imap")
+    assert await workers.fits(SECRET, values, "imap", "joe")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ async def test_more_are_not_checked(workers: HashWorkers, values: list[bytes]) -
 async def test_a_question_may_be_as_long_as_passwords_and_values_are(workers: HashWorkers) -> None:
     longest = b"p" * 65535
 
-    assert await workers.fits(Secret(longest), [longest], "imap")
+    assert await workers.fits(Secret(longest), [longest], "imap", "joe")
 
 
 async def test_a_longer_password_is_not_checked(workers: HashWorkers) -> None:
@@ -112,8 +114,8 @@ async def test_a_longer_password_is_not_checked(workers: HashWorkers) -> None:
 
 async def test_one_worker_answers_many_questions(workers: HashWorkers) -> None:
     for number in range(20):
-        assert await workers.fits(Secret(b"%d" % number), [b"%d" % number], "imap")
-        assert not await workers.fits(SECRET, [b"%d" % number], "imap")
+        assert await workers.fits(Secret(b"%d" % number), [b"%d" % number], "imap", "joe")
+        assert not await workers.fits(SECRET, [b"%d" % number], "imap", "joe")
 
 
 def faulty() -> Answer:
@@ -134,7 +136,7 @@ async def test_a_fault_in_the_check_is_no_answer() -> None:
 async def test_a_worker_that_says_something_else_is_lost_and_shows_no_password() -> None:
     async with asking(obedient) as (workers, _):  # says the question again
         with pytest.raises(WorkerLost) as caught:
-            await workers.fits(SECRET, [SSHA], "imap")
+            await workers.fits(SECRET, [SSHA], "imap", "joe")
 
     assert str(caught.value) == "a worker process gave a packet that is not 4 counted fields"
 
@@ -147,7 +149,7 @@ def dying() -> Answer:
 async def test_a_worker_that_dies_is_lost() -> None:
     async with asking(dying) as (workers, _):
         with pytest.raises(WorkerLost, match="died"):
-            await workers.fits(SECRET, [SSHA], "imap")
+            await workers.fits(SECRET, [SSHA], "imap", "joe")
 
 
 def hanging() -> Answer:
@@ -162,14 +164,33 @@ async def test_a_worker_that_takes_too_long_is_lost() -> None:
     deadlines = Deadlines(PATIENT.default, {"imap": 0.1})
     async with asking(hanging, deadlines) as (workers, _):
         with pytest.raises(WorkerLost, match="no answer in"):
-            await workers.fits(SECRET, [SSHA], "imap")
+            await workers.fits(SECRET, [SSHA], "imap", "joe")
+
+
+def hanging_for_eve() -> Answer:
+    def fits(_password: bytes, values: Sequence[bytes]) -> bool:
+        if b"of eve" in values:
+            signal.pause()
+        return True
+
+    return checking_hashes(fits, "ldap")
+
+
+async def test_who_has_a_hash_that_takes_for_ever_leaves_workers_for_others() -> None:
+    async with asking(hanging_for_eve, size=Size(1, 2, 1)) as (workers, _):
+        hung = (workers.fits(SECRET, [b"of eve"], "imap", "eve") for _ in range(4))
+        tasks = list(map(asyncio.create_task, hung))
+
+        assert await workers.fits(SECRET, [SSHA], "imap", "ann")
+        workers.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_retired_workers_answer_and_go() -> None:
     async with asking() as (workers, source):
         workers.retire()
 
-        assert await workers.fits(SECRET, [SSHA], "imap")
+        assert await workers.fits(SECRET, [SSHA], "imap", "joe")
         await eventually(lambda: not any(map(is_alive, source.pids)), "their end")
 
 
@@ -178,4 +199,4 @@ async def test_closed_workers_give_no_answer() -> None:
         workers.close()
 
         with pytest.raises(WorkerLost, match="leaving"):
-            await workers.fits(SECRET, [SSHA], "imap")
+            await workers.fits(SECRET, [SSHA], "imap", "joe")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pysaslauthd.backends.base import PasswordVerifier
@@ -510,6 +511,19 @@ class TestTraps:
         directory.change(f"dn: uid=blank,{PEOPLE}\nchangetype: modify\ndelete: userPassword\n")
 
         assert reason(await asked.ask("blank", "x")) is Reason.WRONG_PASSWORD
+
+
+async def test_who_has_a_hash_that_takes_for_ever_keeps_nobody_out() -> None:
+    eve = person("eve", "{CRYPT}$6$rounds=999999999$saltsalt$x")
+    with slapd(PEOPLE_HERE + eve) as running:
+        settings = table(running.uri, **SERVICE_LOGIN, auth_method="custom")
+        async with backend(msgspec.structs.replace(settings, processes=2)) as subject:
+            await subject.ask("ann", "pw")  # all workers are there
+            waiting = [asyncio.create_task(subject.ask("eve", "pw")) for _ in range(4)]
+
+            assert [type(await subject.ask("ann", "pw")) for _ in range(9)] == [Accepted] * 9
+            assert not any(one.done() for one in waiting)
+        await asyncio.gather(*waiting)
 
 
 MECHANISMS = ["DIGEST-MD5", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512", ""]

@@ -25,8 +25,8 @@ from pysaslauthd.sasl.client import (
 )
 from pysaslauthd.wire import ldap
 
-Fits = Callable[[Secret, Sequence[bytes], str], Awaitable[bool]]
-"""Says whether a password fits one of some stored values; the text is the service."""
+Fits = Callable[[Secret, Sequence[bytes], str, str], Awaitable[bool]]
+"""Says whether a password fits one of some stored values; the texts are service and owner."""
 
 
 class Method(Protocol):
@@ -124,7 +124,8 @@ class Custom(NamedTuple):
                 f"{server.name}: the entry shows no {self.attribute.decode()}: it has none, or the"
                 " service may not read it (ldap_bind_dn)"
             )
-        if not await self.fits(password, stored, subject.service):
+        owner = entry.dn.decode(errors="backslashreplace")
+        if not await self.fits(password, stored, subject.service, owner):
             return Rejected(Reason.WRONG_PASSWORD, NAME, detail="wrong password")
         return entry.dn
 
