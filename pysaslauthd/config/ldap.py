@@ -133,9 +133,7 @@ class _Reading:
             if concerns(line):
                 self._ignore(line, why)
         elif key in SWITCHES:
-            self._put(key, bool(line.switch), line)
-            if line.switch is None:
-                self._warn(line, "neither yes nor no, which counts as no")
+            self._take_switch(key, line)
         elif key in WORDS:
             self._take_word(key, line)
         elif key in NUMBERS:
@@ -144,6 +142,13 @@ class _Reading:
             self._put(key, self._text(key, line), line)
         else:
             self._ignore(line, "there is no such key")
+
+    def _take_switch(self, key: str, line: Line) -> None:
+        found = line.switch
+        if found is None:
+            found = key == "tls_check_peer" and not _may_be_no(line)
+            self._warn(line, f"neither yes nor no, which counts as {'yes' if found else 'no'}")
+        self._put(key, found, line)
 
     def _take_word(self, key: str, line: Line) -> None:
         word = line.text.lower()
@@ -188,3 +193,8 @@ class _Reading:
 
     def _warn(self, line: Line, what: str) -> None:
         self.warnings.append(f"{line.place}: {line.key}: {what}")
+
+
+def _may_be_no(line: Line) -> bool:
+    """Say whether *line* is a no in any case of letters, which the C daemon takes for one."""
+    return line._replace(value=line.value.lower()).switch is False

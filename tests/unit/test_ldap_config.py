@@ -1,6 +1,7 @@
 """The C daemon's LDAP settings: every key, what its value may be, what is said of the others."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -246,14 +247,29 @@ def test_a_line_without_effect_is_named(file: File, line: str, warning: str) -> 
     assert found == Found(Ldap(), [f"{file.line(2)}: {warning}"], {})
 
 
-@pytest.mark.parametrize("key", ["ldap_start_tls", "ldap_use_sasl", "ldap_tls_check_peer"])
-@pytest.mark.parametrize("value", ["Yes", "TRUE", "o", "2"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *product(["ldap_start_tls", "ldap_use_sasl"], ["Yes", "TRUE", "o", "2"]),
+        *product(["ldap_tls_check_peer"], ["No", "FALSE", "Off"]),
+    ],
+)
 def test_what_is_neither_yes_nor_no_counts_as_no(file: File, key: str, value: str) -> None:
     found = file.read(f"{key}: {value}")
 
     assert getattr(found.table, key.removeprefix("ldap_")) is False
     assert found.warnings == [
         f"{file.line(1)}: {key}: neither yes nor no, which counts as no",
+    ]
+
+
+@pytest.mark.parametrize("value", ["Yes", "TRUE", "On", "o", "2"])
+def test_certificates_are_checked_unless_they_are_clearly_not_to_be(file: File, value: str) -> None:
+    found = file.read(f"ldap_tls_check_peer: {value}")
+
+    assert found.table.tls_check_peer is True
+    assert found.warnings == [
+        f"{file.line(1)}: ldap_tls_check_peer: neither yes nor no, which counts as yes",
     ]
 
 
