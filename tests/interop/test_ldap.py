@@ -555,6 +555,16 @@ class TestSasl:
 
         assert [type(one) for one in results] == [Accepted, Rejected, Accepted, Accepted]
 
+    async def test_what_the_server_could_not_do_for_one_user_is_not_told_another(
+        self, with_sasl: Slapd
+    ) -> None:
+        settings = table(with_sasl.uri, use_sasl=True, auth_method="fastbind", mech="PLAIN")
+        async with backend(settings) as subject:
+            await subject.ask("nobody", "pw")
+
+            assert reason(await subject.ask("joe", "wrong")) is Reason.WRONG_PASSWORD
+            assert await subject.ask("joe", "pw") == OK
+
     @pytest.mark.parametrize("mech", ["DIGEST-MD5", "SCRAM-SHA-256"])
     async def test_a_user_whom_the_server_does_not_find_is_refused(
         self, with_sasl: Slapd, mech: str

@@ -6,6 +6,7 @@ by itself, CannotCheck and WorkerLost too.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from pysaslauthd.backends.ldap import results
@@ -82,13 +83,8 @@ class SaslFastbind(NamedTuple):
             authcid, password, realm=self.realm, service="ldap", host=server.host
         )
 
-        async def bind(connection: Connection) -> tuple[ldap.Result, bytes]:
-            result = await sasl_bind(connection, self.rules, credentials)
-            wanted = self.wants_name and result.code == results.SUCCESS
-            return result, await who_am_i(connection) if wanted else b""
-
         try:
-            result, name = await server.use(bind)
+            result, name = await server.use(partial(self._bind, credentials))
         except UnusableCredentials as error:
             return Rejected(Reason.WRONG_PASSWORD, NAME, detail=str(error))
         except ServerRefused as error:
@@ -104,6 +100,15 @@ class SaslFastbind(NamedTuple):
                 " is asked for by that"
             )
         return name if refused is None else refused
+
+    async def _bind(
+        self, credentials: Credentials, connection: Connection
+    ) -> tuple[ldap.Result, bytes]:
+        result = await sasl_bind(connection, self.rules, credentials)
+        if result.code != results.SUCCESS:
+            connection.close()  # slapd, by libsasl, might tell the next user the same
+            return result, b""
+        return result, await who_am_i(connection) if self.wants_name else b""
 
 
 class Custom(NamedTuple):
