@@ -147,6 +147,11 @@ def test_another_server_may_know_what_a_busy_one_does_not(code: int, said: str) 
     assert str(told.value) == f"ldap://a/: it does not judge the password: {said}"
 
 
+def test_a_busy_server_has_not_refused_whatever_it_says() -> None:
+    with pytest.raises(ServerFailed):
+        refusal(answer(51, "too many whose password expired: wait"), PASSWORD, NAME)
+
+
 @pytest.mark.parametrize(
     ("password", "said"),
     [

@@ -74,7 +74,10 @@ def refusal(result: Result, password: Secret, server: str) -> Rejected | None:
 def reason_for(result: Result) -> Reason | None:
     """Return why it is a no; None where it may be none, as with a sub-code that is not known."""
     policy = None if result.policy_error is None else POLICY_ERRORS.get(result.policy_error)
-    return policy or (None if result.code == results.SUCCESS else _judged(result))
+    if policy is not None or result.code == results.SUCCESS:
+        return policy
+    # Of a server that is busy it is no judgement, whatever is said with it.
+    return None if result.code in results.ELSEWHERE else _judged(result)
 
 
 def _judged(result: Result) -> Reason | None:
