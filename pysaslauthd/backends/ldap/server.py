@@ -69,7 +69,8 @@ class Server:
         self._shared = Shared(self._open_for_service)
         self._exclusive = Exclusive(self._open, limits.connections)
         self._looking: asyncio.Task[None] | None = None
-        self._sweeper = asyncio.get_running_loop().call_later(IDLE, self._sweep)
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.call_later(IDLE, self._sweep)
 
     @property
     def host(self) -> str:
@@ -78,14 +79,22 @@ class Server:
 
     async def ask(self, kind: int, operation: bytes) -> Answer:
         """Return the answer to what the service asks; ServerFailed where there is none."""
-        return await self._outcome(self._shared.ask(kind, operation))
+        begun = self._loop.time()
+        try:
+            return await self._shared.ask(kind, operation)
+        except (ServerFailed, Unreachable, asyncio.CancelledError) as error:
+            raise self._learned(error, begun) from None
 
     async def use(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Return what *work* makes of a connection that it has for itself, to bind on.
 
         ServerFailed where there is no connection, or no answer.
         """
-        return await self._outcome(self._exclusive.use(work))
+        begun = self._loop.time()
+        try:
+            return await self._exclusive.use(work)
+        except (ServerFailed, Unreachable, asyncio.CancelledError) as error:
+            raise self._learned(error, begun) from None
 
     async def greet(self) -> None:
         """Be ready for the first request, or say in the log why that is not to be."""
@@ -102,18 +111,14 @@ class Server:
         await self._shared.end()
         await self._exclusive.end()
 
-    async def _outcome(self, asking: Awaitable[T]) -> T:
-        """Return what *asking* gives, and learn from it what is to be learnt about the server."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        try:
-            return await asking
-        except (ServerFailed, Unreachable) as error:
-            raise self._failed(error) from None
-        except asyncio.CancelledError:  # the request's deadline, which may be before our timeout
+    def _learned(self, error: Exception | asyncio.CancelledError, begun: float) -> BaseException:
+        """Return what to raise for *error*; note what it tells about the server."""
+        if isinstance(error, asyncio.CancelledError):
+            # By the request's deadline, which may be before our timeout.
             if self._pulse.heard < begun:
-                self._failed(Silent(f"no word from it within {loop.time() - begun:.1f} s"))
-            raise
+                self._failed(Silent(f"no word from it within {self._loop.time() - begun:.1f} s"))
+            return error
+        return self._failed(error)
 
     def _failed(self, error: Exception) -> ServerFailed:
         """Return what to raise for *error*; ask the server no more if that is its failure."""
@@ -150,7 +155,7 @@ class Server:
                 pause = REFUSED_PAUSE
             except (ServerFailed, Unreachable) as error:
                 self._note(error)
-                self._close_unused(asyncio.get_running_loop().time())  # it may have no room
+                self._close_unused(self._loop.time())  # it may have no room
             else:
                 self.problem = ""
                 log.warning("%s: it answers again", self.name)
@@ -195,9 +200,8 @@ class Server:
         self._exclusive.close_unused(since)
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._close_unused(loop.time() - IDLE)
-        self._sweeper = loop.call_later(IDLE / 2, self._sweep)
+        self._close_unused(self._loop.time() - IDLE)
+        self._sweeper = self._loop.call_later(IDLE / 2, self._sweep)
 
 
 def _first_pause(error: Exception) -> float:
