@@ -1,6 +1,7 @@
 """Connections to one server: its addresses in turn, then TLS, all of it within a deadline."""
 
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -12,6 +13,7 @@ from pysaslauthd.remote.resolver import Address, Resolver, Unresolved
 from pysaslauthd.remote.tls import explain
 
 GOODBYE = 1.0  # seconds for the end of TLS, which nobody waits for
+SHARES = 5  # into so many the time is divided at most, lest each be too short for anybody
 ROOM_EVERY = 0.02  # seconds between looks for room in a unix socket's queue
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -25,7 +27,8 @@ class Connector:
     """Connects to *endpoint*, by *context* where that has TLS, within *patience* seconds.
 
     A name with several addresses is tried by each of them, the one that worked
-    last first; each has its share of the time. Belongs to the running event loop.
+    last first, IPv6 and IPv4 in turns; each has its share of the time. Belongs to the running
+    event loop.
     """
 
     def __init__(
@@ -49,7 +52,8 @@ class Connector:
         addresses = await self._find_addresses(until)
         problems = []
         for number, address in enumerate(addresses):
-            share = (until - asyncio.get_running_loop().time()) / (len(addresses) - number)
+            left = until - asyncio.get_running_loop().time()
+            share = left / min(len(addresses) - number, SHARES)
             try:
                 async with asyncio.timeout(share):
                     connected = await self._connect(address, make)
@@ -93,7 +97,7 @@ class Connector:
         if self._must_be_here and found is not self._trusted:
             self._refuse_strangers(found)
             self._trusted = found
-        return sorted(found, key=lambda address: address != self._worked)
+        return sorted(_in_turns(found), key=lambda address: address != self._worked)
 
     def _refuse_strangers(self, addresses: list[Address]) -> None:
         """Trust no name server that says where this machine is: passwords go there in clear."""
@@ -153,6 +157,15 @@ class Connector:
     def _about(self, address: Address, problem: str) -> str:
         own = self.endpoint.path or self.endpoint.host
         return problem if address.host == own else f"{address.host}: {problem}"
+
+
+def _in_turns(addresses: list[Address]) -> list[Address]:
+    """Return *addresses* with the families in turns: one of them may lead nowhere (RFC 8305)."""
+    first = addresses[0].family
+    ours = [address for address in addresses if address.family == first]
+    others = [address for address in addresses if address.family != first]
+    pairs = itertools.zip_longest(ours, others)
+    return [address for pair in pairs for address in pair if address is not None]
 
 
 async def _connect_unix(sock: socket.socket, path: str) -> None:

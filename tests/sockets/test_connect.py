@@ -141,6 +141,29 @@ async def test_all_the_addresses_together_have_the_time_of_one() -> None:
     )
 
 
+async def test_of_many_addresses_each_has_time_enough() -> None:
+    async with peer() as server:
+        with nobody_answers("127.0.0.2", server.port):
+            hosts = ["127.0.0.2", "127.0.0.1", *["127.0.0.2"] * 18]
+            began = time.monotonic()
+            await connector(server.port, hosts, patience=2.0).connect(Client)
+
+    assert 0.4 <= time.monotonic() - began < 0.4 + SLACK
+
+
+async def test_where_one_family_leads_nowhere_the_other_is_tried_second() -> None:
+    async with peer() as server:
+        with nobody_answers("127.0.0.2", server.port):
+            silent = [Address(socket.AF_INET, ("127.0.0.2", server.port))] * 4
+            good = Address(socket.AF_INET6, ("::ffff:127.0.0.1", server.port, 0, 0))
+            resolver = Resolver(NAME, server.port, lambda _host, _port: [*silent, good])
+            endpoint = Endpoint(NAME, server.port, Security.NONE)
+            began = time.monotonic()
+            await Connector(endpoint, None, 2.0, resolver).connect(Client)
+
+    assert 0.4 <= time.monotonic() - began < 0.4 + SLACK
+
+
 async def test_who_refuses_leaves_its_time_to_the_others() -> None:
     with nobody_answers("127.0.0.1") as port:
         problem = await problem_of(connector(port, ["127.0.0.2", "127.0.0.1"], patience=0.4))
