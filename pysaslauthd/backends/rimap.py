@@ -18,6 +18,7 @@ from pysaslauthd.wire.imap_responses import Unexpected
 log = logging.getLogger(__name__)
 
 NAME = "rimap"
+PENALTY = "if it is a Dovecot that makes wrong passwords wait: see rimap in pysaslauthd(8)"
 YES = "remote authentication successful"
 NO = "remote server rejected your credentials"
 # Seconds for the server to hang up after LOGOUT. If we did, what it still says would be answered
@@ -106,6 +107,8 @@ class Rimap:
             return await conversation.turn
         except asyncio.CancelledError as error:
             error.add_note(f"while waiting for the {conversation.login.awaited(self._server)}")
+            if conversation.login.has_asked:
+                error.add_note(PENALTY)
             raise
 
     async def _start_tls(self, conversation: "Conversation", until: float) -> asyncio.Transport:

@@ -12,7 +12,7 @@ import pytest
 
 from pysaslauthd.backends import rimap
 from pysaslauthd.backends.base import Naming
-from pysaslauthd.backends.rimap import Rimap
+from pysaslauthd.backends.rimap import PENALTY, Rimap
 from pysaslauthd.model import (
     Accepted,
     AuthRequest,
@@ -297,7 +297,18 @@ async def test_cancelled_it_says_what_it_was_waiting_for(greeting: bytes, note: 
 
             notes = await note_of(asking)
 
-    assert notes == ["while waiting for " + note.format(f"{HERE}:{server.port}")]
+    assert notes[0] == "while waiting for " + note.format(f"{HERE}:{server.port}")
+
+
+async def test_cancelled_when_it_has_asked_it_says_what_may_make_it_wait() -> None:
+    with imap_server(GREETING, SILENCE) as server:
+        async with backend(server.port) as made:
+            asking = asyncio.create_task(made.verify(request_for()))
+            await eventually(lambda: server.heard not in ([], [b""]), "a command")
+
+            notes = await note_of(asking)
+
+    assert notes[1:] == [PENALTY]
 
 
 async def test_cancelled_before_the_greeting_it_says_so() -> None:
