@@ -9,12 +9,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.helpers.certificates import Authority
 from tests.helpers.processes import DEADLINE, Server, ServerFailed, free_port
 
 needs_kdc = pytest.mark.interop("krb5kdc", "kdb5_util", "kadmin.local")
@@ -76,6 +79,23 @@ KDC_REALM = """
   key_stash_file = {directory}/{name}.stash
  }}
 """
+# Tickets for certificates (RFC 4556) and for anybody (RFC 8062), by Debian's krb5-pkinit.
+CERTIFYING = """
+[libdefaults]
+ pkinit_anchors = FILE:{authority}
+ pkinit_identities = FILE:{host.certificate},{host.key}
+ pkinit_kdc_hostname = kdc.example
+ pkinit_eku_checking = none
+[kdcdefaults]
+ pkinit_anchors = FILE:{authority}
+ pkinit_identity = FILE:{kdc.certificate},{kdc.key}
+ pkinit_eku_checking = none
+"""
+CERTIFIED = [
+    "addprinc -randkey WELLKNOWN/ANONYMOUS",
+    "modprinc +requires_preauth host/mail.example",
+    "setstr host/mail.example pkinit_cert_match <SUBJECT>^CN=mail.example$",
+]
 
 
 class Kdc:
@@ -193,6 +213,27 @@ def false_kdc(directory: Path) -> Iterator[Kdc]:
     """Run a KDC that says it is REALM's: it knows joe's password, and has keys of its own."""
     made = Kdc(directory, [REALM])
     made.administer(REALM, *SERVERS, *USERS)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def certifying_kdc(directory: Path, lacking: Callable[[str], NoReturn]) -> Iterator[Kdc]:
+    """Run a KDC that gives SERVER tickets for its certificate, and anybody anonymous ones."""
+    if not list(Path("/usr/lib").glob("*/krb5/plugins/preauth/pkinit.so")):
+        lacking("needs krb5-pkinit")
+    made = Kdc(directory, [REALM])
+    authority = Authority(directory)
+    host, own = (
+        authority.issue([name], key=rsa.generate_private_key(65537, 2048))
+        for name in (SERVER, "kdc.example")
+    )
+    with made.config.open("a") as file:
+        file.write(CERTIFYING.format(authority=authority.file, host=host, kdc=own))
+    made.administer(REALM, *SERVERS, *USERS, *CERTIFIED)
     made.start()
     try:
         yield made

@@ -22,6 +22,7 @@ from tests.helpers.kdc import (
     SERVER,
     UTF8_PASSWORD,
     Kdc,
+    certifying_kdc,
     error_reply,
     false_kdc,
     kdc,
@@ -248,6 +249,20 @@ def test_a_realm_is_written_in_upper_case_on_purpose(
         mended(made, true_kdc, keytab, monkeypatch)
 
         assert made.ask("joe", realm="other.example") == (NO_TICKET, OK)
+
+
+def test_only_a_password_gets_a_ticket_on_purpose(
+    directory: Path, lacking: Callable[[str], NoReturn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        certifying_kdc(directory / "certifying", lacking) as certifying,
+        pair(directory / "certified", certifying, PLAIN) as made,
+    ):
+        mended(made, certifying, certifying.keytab("keytab"), monkeypatch)
+
+        assert made.ask("WELLKNOWN/ANONYMOUS", "wrong") == (OK, NO_TICKET)
+        assert made.ask(f"host/{SERVER}", "wrong") == (OK, NO_TICKET)  # it is in its certificate
+        assert made.ask("joe") == (NO_TICKET, OK)  # who is not
 
 
 class TestFaults:

@@ -15,6 +15,9 @@ LIBRARY = "libkrb5.so.3"
 LONGEST_TEXT = 160  # characters: messages repeat names, and those come from strangers
 LONGEST_NAME = 1024  # bytes of a keytab's name
 NT_SRV_HST = 3  # the type of a principal that is a service of a host
+# By a certificate (PKINIT, RFC 4556) this machine gets its own ticket, and anybody an anonymous
+# one (RFC 8062), whatever the password. This, in place of krb5.conf's authorities, prevents it.
+NO_CERTIFICATES = b"X509_anchors", b"none"
 AP_REQ_NOFAIL = 1  # a flag: without a keytab nothing is verified
 
 Handle = ctypes.c_void_p
@@ -48,6 +51,9 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {  # what each returns, and its paramete
     "krb5_kt_end_seq_get": (Status, Handle, Handle, Made),
     "krb5_free_keytab_entry_contents": (Status, Handle, Handle),
     "krb5_kt_close": (Status, Handle, Handle),
+    "krb5_get_init_creds_opt_alloc": (Status, Handle, Made),
+    "krb5_get_init_creds_opt_set_pa": (Status, Handle, Handle, Text, Text),
+    "krb5_get_init_creds_opt_free": (None, Handle, Handle),
     "krb5_get_init_creds_password": (
         *(Status, Handle, Handle, Handle, Text),
         *(Handle, Handle, Number, Text, Handle),
@@ -182,10 +188,12 @@ class Session:
     def ticket(self, client: Handle, password: bytes) -> Ticket:
         """Return what the KDC of *client*'s realm gives for *password*, which has no NUL."""
         ticket = Room()
+        options = self._make("krb5_get_init_creds_opt_alloc", "krb5_get_init_creds_opt_free")
+        self._call("krb5_get_init_creds_opt_set_pa", self._context, options, *NO_CERTIFICATES)
         self._call(
             "krb5_get_init_creds_password",
             *(self._context, ticket, client, password),
-            *(None, None, 0, None, None),  # no prompter, at once, for the KDC itself, as usual
+            *(None, None, 0, None, options),  # no prompter, at once, for the KDC itself
         )
         self._stack.callback(self._library.krb5_free_cred_contents, self._context, ticket)
         return ticket
