@@ -77,6 +77,15 @@ class WorkerDaemon:
         wait_for(lambda: bool(self.processes(name)), f"a process {name}")
         return self.processes(name)[0]
 
+    def status(self, name: str) -> str:
+        """Return what /proc says of a process with that name, when it has given up its power.
+
+        It has its name before that. The last thing is that it can gain no other.
+        """
+        path = Path(f"/proc/{self.one(name)}/status")
+        wait_for(lambda: "NoNewPrivs:\t1" in path.read_text(), f"limits of {name}")
+        return path.read_text()
+
     def reload(self) -> None:
         """Have it take its settings anew; return when it has."""
         before = self.lines().count("reloaded")

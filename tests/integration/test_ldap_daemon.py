@@ -72,10 +72,6 @@ def daemon(place: Place) -> Iterator[WorkerDaemon]:
         yield running
 
 
-def status(pid: int) -> str:
-    return Path(f"/proc/{pid}/status").read_text()
-
-
 def test_it_answers_by_what_only_root_may_read(daemon: WorkerDaemon) -> None:
     assert daemon.ask("imap") == b"OK"
     assert daemon.ask("imap", password="wrong") == b"NO"
@@ -83,10 +79,10 @@ def test_it_answers_by_what_only_root_may_read(daemon: WorkerDaemon) -> None:
 
 
 def test_who_asks_the_directory_is_not_root(daemon: WorkerDaemon) -> None:
-    front = daemon.one(FRONT)
+    front = daemon.status(FRONT)
 
-    assert NO_CAPABILITY in status(front)
-    assert "Uid:\t0" not in status(front)
+    assert NO_CAPABILITY in front
+    assert "Uid:\t0" not in front
 
 
 def test_no_secret_is_logged(daemon: WorkerDaemon) -> None:
@@ -140,7 +136,7 @@ def test_what_it_compares_itself_is_compared_in_workers_without_power(place: Pla
     with worker_daemon("ldap", "", "-O", str(place.file)) as running:
         assert running.ask("imap") == b"OK"
         assert running.ask("imap", password="wrong") == b"NO"
-        assert NO_CAPABILITY in status(running.one(LDAP))
+        assert NO_CAPABILITY in running.status(LDAP)
 
 
 def test_a_table_will_do_too(place: Place) -> None:
