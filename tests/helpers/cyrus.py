@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,24 +33,35 @@ class Cyrus:
 
 @contextmanager
 def cyrus(
-    mechanism: str, *flags: str, environment: Mapping[str, str] | None = None
+    mechanism: str,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Cyrus]:
-    """Run it while the block runs; root only."""
+    """Run it while the block runs, by the command *within* if there is one; root only."""
     with short_directory("sd-") as directory:
-        argv = ["saslauthd", "-a", mechanism, *flags, "-m", str(directory), "-n", "1", "-d"]
+        if within:
+            directory.chmod(0o777)  # that may make it another user's
+        argv = [*within, *_command(mechanism, flags, directory)]
         with Server(argv, directory / "output", environment) as server:
             made = Cyrus(directory, server)
             server.wait_until(lambda: accepts(made.mux))
-            yield made
-            # It signals itself while it ends, and now and then hangs in that for ever.
-            os.kill(server.pid, signal.SIGKILL)
+            try:
+                yield made
+            finally:
+                # It signals itself while it ends, and now and then hangs in that for ever.
+                os.kill(server.pid, signal.SIGKILL)
 
 
 def refuses_to_start(mechanism: str, *flags: str) -> bool:
     """Say whether it ends at once, with an error; root only."""
-    with short_directory("sd-") as directory:
-        argv = ["saslauthd", "-a", mechanism, *flags, "-m", str(directory), "-n", "1", "-d"]
-        with Server(argv, directory / "output") as server:
-            mux = directory / "mux"
-            wait_for(lambda: server.has_ended() or accepts(mux), "a start, or its end")
-            return server.has_ended() and server.stop() != 0
+    with (
+        short_directory("sd-") as directory,
+        Server(_command(mechanism, flags, directory), directory / "output") as server,
+    ):
+        wait_for(lambda: server.has_ended() or accepts(directory / "mux"), "a start, or its end")
+        return server.has_ended() and server.stop() != 0
+
+
+def _command(mechanism: str, flags: Sequence[str], directory: Path) -> list[str]:
+    return ["saslauthd", "-a", mechanism, *flags, "-m", str(directory), "-n", "1", "-d"]

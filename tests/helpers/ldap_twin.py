@@ -1,16 +1,14 @@
 """The C daemon with `-a ldap`, and what it asks a directory server."""
 
 import os
-import signal
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pysaslauthd.wire.mux import encode_request
 from tests.helpers.ber import Tree
+from tests.helpers.cyrus import Cyrus, cyrus
 from tests.helpers.ldap_recorder import SEARCH, Recorder, Search, recorder
-from tests.helpers.processes import DEADLINE, Server, accepts, short_directory
+from tests.helpers.processes import short_directory
 
 
 class Login(NamedTuple):
@@ -24,19 +22,14 @@ class Login(NamedTuple):
 class Twin:
     """The C daemon by some lines of its file, and the server that it asks."""
 
-    def __init__(self, mux: str, server: Recorder) -> None:
-        self._mux = mux
+    def __init__(self, daemon: Cyrus, server: Recorder) -> None:
+        self._daemon = daemon
         self._server = server
 
     def asked(self, login: Login, tag: int) -> list[list[Tree]]:
         """Return the operations of that kind that a login makes it ask."""
         self._server.messages.clear()
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(DEADLINE)
-            client.connect(self._mux)
-            user, service, realm = (field.encode() for field in login)
-            client.sendall(encode_request(user, b"pw", service, realm))
-            assert client.makefile("rb").read() in (b"\0\2NO", b"\0\2OK")
+        assert self._daemon.ask(login.user, "pw", login.realm, login.service) in (b"NO", b"OK")
         return self._server.asked(tag)
 
     def search(self, login: Login) -> Search:
@@ -51,10 +44,6 @@ def twin(*lines: str, entries: Mapping[bytes, bytes] | None = None) -> Iterator[
     with recorder(entries) as server, short_directory("sd-") as directory:
         file = directory / "saslauthd.conf"
         file.write_text("\n".join([f"ldap_servers: {server.uri}", *lines, ""]), newline="")
-        argv = ["saslauthd", "-a", "ldap", "-O", str(file), "-m", str(directory), "-n", "1", "-d"]
         environment = {"PATH": os.environ["PATH"], "LDAPNOINIT": ""}
-        with Server(argv, directory / "output", environment) as daemon:
-            daemon.wait_until(lambda: accepts(directory / "mux"))
-            yield Twin(str(directory / "mux"), server)
-            # It signals itself while it ends, and may hang in that.
-            os.kill(daemon.pid, signal.SIGKILL)
+        with cyrus("ldap", "-O", str(file), environment=environment) as daemon:
+            yield Twin(daemon, server)

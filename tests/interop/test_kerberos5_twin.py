@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Origin, Rejected, Secret
 from pysaslauthd.plugins import MECHANISMS
-from pysaslauthd.wire.mux import decode_reply, encode_request
 from pysaslauthd.workers.child import Answer
 from pysaslauthd.workers.frames import decode_answer, encode_question
+from tests.helpers.cyrus import Cyrus, cyrus
 from tests.helpers.kdc import (
     OTHER_REALM,
     PASSWORD,
@@ -30,7 +29,6 @@ from tests.helpers.kdc import (
     scripted_kdc,
 )
 from tests.helpers.own_log import own_log
-from tests.helpers.processes import DEADLINE, Server, accepts
 
 pytestmark = [needs_kdc, pytest.mark.interop("saslauthd")]
 
@@ -46,13 +44,13 @@ NAMING = PLAIN + "krb5_conv_krb4_instance: yes\nkrb5_imap_instance: mail\n"
 
 
 class Pair(NamedTuple):
-    """A C daemon's socket, and what answers in our workers by the same file.
+    """A C daemon, and what answers in our workers by the same file.
 
     Both read *krb5_conf* and *keytab* at each question, so that a test may
     replace them; `mended` puts them back.
     """
 
-    mux: Path
+    theirs: Cyrus
     ours: Answer
     krb5_conf: Path
     keytab: Path
@@ -64,20 +62,8 @@ class Pair(NamedTuple):
         secret = password if isinstance(password, bytes) else password.encode()
         request = AuthRequest(user, Secret(secret), realm, Origin(service), 0.0)
         answer = self.ours(encode_question(request), [])
-        fields = (user.encode(), secret, service.encode(), realm.encode())
-        return ask(self.mux, *fields), as_reply(decode_answer(answer, user, "kerberos5"))
-
-
-def ask(mux: Path, *fields: bytes) -> str:
-    """Return the reply of the C daemon, which writes it in two pieces and closes."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE)
-        client.connect(str(mux))
-        client.sendall(encode_request(*fields))
-        with client.makefile("rb") as stream:
-            reply = decode_reply(stream.read())
-    assert reply is not None
-    return reply.decode()
+        theirs = self.theirs.ask(user, secret, realm, service).decode()
+        return theirs, as_reply(decode_answer(answer, user, "kerberos5"))
 
 
 def as_reply(result: AuthResult) -> str:
@@ -101,13 +87,10 @@ def pair(directory: Path, true_kdc: Kdc, file: str, within: Sequence[str] = ()) 
     settings = Settings(mechanism="kerberos5", mechanism_option=str(option))
     mechanism = MECHANISMS["kerberos5"]
     assert mechanism.work is not None
-    argv = [*within, "saslauthd", "-d", "-n", "1", "-a", "kerberos5", "-O", str(option)]
     environment = {**os.environ, "KRB5_CONFIG": str(krb5_conf)}
-    mux = directory / "mux"
-    with Server([*argv, "-m", str(directory)], directory / "output", environment) as server:
-        server.wait_until(lambda: accepts(mux))
-        answer = mechanism.work(mechanism.configure(settings))
-        yield Pair(mux, answer, krb5_conf, keytab)
+    flags = ("-O", str(option))
+    with cyrus("kerberos5", *flags, environment=environment, within=within) as theirs:
+        yield Pair(theirs, mechanism.work(mechanism.configure(settings)), krb5_conf, keytab)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,8 @@ from pysaslauthd.model import (
     Secret,
     Unavailable,
 )
-from pysaslauthd.wire.mux import decode_reply, encode_request
 from tests.helpers.accounts import account
+from tests.helpers.cyrus import Cyrus, cyrus
 from tests.helpers.pam import (
     DENY,
     ECHO_OFF,
@@ -40,7 +39,7 @@ from tests.helpers.pam import (
     compile_modules,
     pam_service,
 )
-from tests.helpers.processes import DEADLINE, Server, accepts, short_directory
+from tests.helpers.processes import DEADLINE
 
 pytestmark = pytest.mark.interop("saslauthd", "pamtester", "gcc", "useradd", "chpasswd", "chage")
 
@@ -52,41 +51,17 @@ REFUSALS = [code for code in CODES if code not in OUTAGES]
 Serving = Callable[[Stack | str], Service]
 
 
-class CDaemon:
-    """`saslauthd -a pam` of Cyrus; it answers one request at a time."""
-
-    def __init__(self, directory: Path) -> None:
-        self._mux = directory / "mux"
-        argv = ["saslauthd", "-a", "pam", "-m", str(directory), "-n", "1", "-d"]
-        self.server = Server(argv, directory / "output")
-        self.server.wait_until(lambda: accepts(self._mux))
-
-    def ask(self, service: str, user: str = "joe", password: str = PASSWORD) -> bytes:
-        """Return the reply's text; b"" where it hung up instead."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(DEADLINE)
-            client.connect(str(self._mux))
-            fields = (field.encode() for field in (user, password, service, ""))
-            client.sendall(encode_request(*fields))
-            with client.makefile("rb") as reply:
-                return decode_reply(reply.read()) or b""
-
-
 @pytest.fixture
-def own_twin(as_root: None) -> Iterator[CDaemon]:
+def own_twin(as_root: None) -> Iterator[Cyrus]:
     """Return a C daemon for a test that ends it."""
-    with short_directory("sd-") as directory:
-        twin = CDaemon(directory)
-        with twin.server:
-            yield twin
+    with cyrus("pam") as twin:
+        yield twin
 
 
 @pytest.fixture(scope="module")
-def twin(as_root: None) -> Iterator[CDaemon]:
-    with short_directory("sd-") as directory:
-        twin = CDaemon(directory)
-        with twin.server:
-            yield twin
+def twin(as_root: None) -> Iterator[Cyrus]:
+    with cyrus("pam") as twin:
+        yield twin
 
 
 @pytest.fixture
@@ -106,6 +81,10 @@ def joe(as_root: None) -> Iterator[str]:
     """Return the name of an account with the password PASSWORD."""
     with account(PASSWORD) as name:
         yield name
+
+
+def ask_theirs(twin: Cyrus, service: str, user: str = "joe", password: str = PASSWORD) -> bytes:
+    return twin.ask(user, password, service=service)
 
 
 def ask_ours(service: str, user: str = "joe", password: str = PASSWORD) -> AuthResult:
@@ -136,29 +115,33 @@ def pamtester(service: str, user: str = "joe", password: str = PASSWORD) -> tupl
 
 class TestTheSame:
     @pytest.mark.parametrize("rules", [PERMIT, DENY, Stack("pam_permit.so", "pam_deny.so")])
-    def test_fixed_rules(self, twin: CDaemon, serving: Serving, rules: Stack) -> None:
+    def test_fixed_rules(self, twin: Cyrus, serving: Serving, rules: Stack) -> None:
         service = serving(rules).name
 
         ours = ask_ours(service)
 
-        assert reply(ours) == twin.ask(service)
+        assert reply(ours) == ask_theirs(twin, service)
         assert isinstance(ours, Accepted) == pamtester(service)[0]
 
     @pytest.mark.parametrize("password", [PASSWORD, "wrong", PASSWORD.upper(), f"{PASSWORD} "])
-    def test_a_password(self, twin: CDaemon, serving: Serving, joe: str, password: str) -> None:
+    def test_a_password(self, twin: Cyrus, serving: Serving, joe: str, password: str) -> None:
         service = serving(QUICK_UNIX).name
 
         ours = ask_ours(service, joe, password)
 
         assert isinstance(ours, Accepted) == (password == PASSWORD)
-        assert reply(ours) == twin.ask(service, joe, password)
+        assert reply(ours) == ask_theirs(twin, service, joe, password)
         assert isinstance(ours, Accepted) == pamtester(service, joe, password)[0]
 
     @pytest.mark.parametrize("user", ["nobody-here", "JOE", "zoë", "joe)(uid=*", "j" * 200])
-    def test_a_name_nobody_has(self, twin: CDaemon, serving: Serving, user: str) -> None:
+    def test_a_name_nobody_has(self, twin: Cyrus, serving: Serving, user: str) -> None:
         service = serving(QUICK_UNIX).name
 
-        assert reply(ask_ours(service, user)) == twin.ask(service, user) == b"NO PAM auth error"
+        assert (
+            reply(ask_ours(service, user))
+            == ask_theirs(twin, service, user)
+            == b"NO PAM auth error"
+        )
 
     @pytest.mark.parametrize(
         "aging",
@@ -171,37 +154,37 @@ class TestTheSame:
         ids=["account expired", "change forced", "password expired", "and inactive"],
     )
     def test_an_account_whose_time_is_over(
-        self, twin: CDaemon, serving: Serving, aging: dict[str, int]
+        self, twin: Cyrus, serving: Serving, aging: dict[str, int]
     ) -> None:
         service = serving(QUICK_UNIX).name
         with account(PASSWORD, stored="!", **aging) as name:
             ours = ask_ours(service, name)
 
-            assert reply(ours) == twin.ask(service, name) == b"NO PAM acct error"
+            assert reply(ours) == ask_theirs(twin, service, name) == b"NO PAM acct error"
             assert not pamtester(service, name)[0]
 
-    def test_an_account_without_a_password(self, twin: CDaemon, serving: Serving) -> None:
+    def test_an_account_without_a_password(self, twin: Cyrus, serving: Serving) -> None:
         service = serving(Stack("pam_unix.so nodelay", "pam_unix.so")).name
         with account(stored="") as name:
             ours = ask_ours(service, name)
 
-            assert reply(ours) == twin.ask(service, name) == b"NO PAM auth error"
+            assert reply(ours) == ask_theirs(twin, service, name) == b"NO PAM auth error"
 
     @pytest.mark.parametrize("code", REFUSALS)
     def test_a_code_for_a_login(
-        self, twin: CDaemon, serving: Serving, modules: Modules, code: int
+        self, twin: Cyrus, serving: Serving, modules: Modules, code: int
     ) -> None:
         service = serving(modules.returning(code)).name
 
-        assert reply(ask_ours(service)) == twin.ask(service)
+        assert reply(ask_ours(service)) == ask_theirs(twin, service)
 
     @pytest.mark.parametrize("code", REFUSALS)
     def test_a_code_for_an_account(
-        self, twin: CDaemon, serving: Serving, modules: Modules, code: int
+        self, twin: Cyrus, serving: Serving, modules: Modules, code: int
     ) -> None:
         service = serving(modules.returning(0, code)).name
 
-        assert reply(ask_ours(service)) == twin.ask(service)
+        assert reply(ask_ours(service)) == ask_theirs(twin, service)
 
     @pytest.mark.parametrize("codes", [(code, 0) for code in CODES] + [(0, code) for code in CODES])
     @pytest.mark.usefixtures("seen_logs")
@@ -222,7 +205,7 @@ class TestTheSame:
 
     @pytest.mark.parametrize("options", ["rounds=1", "rounds=2"])
     def test_the_answers_to_a_module(
-        self, twin: CDaemon, serving: Serving, modules: Modules, tmp_path: Path, options: str
+        self, twin: Cyrus, serving: Serving, modules: Modules, tmp_path: Path, options: str
     ) -> None:
         messages = [
             (TEXT_INFO, "welcome"),
@@ -236,7 +219,7 @@ class TestTheSame:
         options = f"user_prompt=who answers={heard} {options}"
         service = serving(modules.saying(*messages, options=options)).name
 
-        assert twin.ask(service) == b"OK"
+        assert ask_theirs(twin, service) == b"OK"
         theirs = heard.read_text()
         heard.unlink()
         assert isinstance(ask_ours(service), Accepted)
@@ -244,50 +227,50 @@ class TestTheSame:
         assert heard.read_text() == theirs
 
     def test_a_message_of_an_unknown_kind_that_a_module_takes_for_a_refusal(
-        self, twin: CDaemon, serving: Serving, modules: Modules
+        self, twin: Cyrus, serving: Serving, modules: Modules
     ) -> None:
         service = serving(modules.saying((RADIO_TYPE, "yes?"), options="as=7")).name
 
-        assert reply(ask_ours(service)) == twin.ask(service) == b"NO PAM auth error"
+        assert reply(ask_ours(service)) == ask_theirs(twin, service) == b"NO PAM auth error"
 
     def test_rules_of_pam_access(
-        self, twin: CDaemon, serving: Serving, joe: str, tmp_path: Path
+        self, twin: Cyrus, serving: Serving, joe: str, tmp_path: Path
     ) -> None:
         rules = tmp_path / "access.conf"
         stack = Stack("pam_permit.so", f"pam_access.so accessfile={rules} nodefgroup")
         allowed, other = serving(stack).name, serving(stack).name
         rules.write_text(f"+:ALL:{allowed}\n-:ALL:ALL\n")
 
-        assert reply(ask_ours(allowed, joe)) == twin.ask(allowed, joe) == b"OK"
-        assert reply(ask_ours(other, joe)) == twin.ask(other, joe) == b"NO PAM acct error"
+        assert reply(ask_ours(allowed, joe)) == ask_theirs(twin, allowed, joe) == b"OK"
+        assert reply(ask_ours(other, joe)) == ask_theirs(twin, other, joe) == b"NO PAM acct error"
 
-    def test_the_case_of_a_service(self, twin: CDaemon, serving: Serving) -> None:
+    def test_the_case_of_a_service(self, twin: Cyrus, serving: Serving) -> None:
         service = serving(PERMIT).name.upper()
 
-        assert reply(ask_ours(service)) == twin.ask(service) == b"OK"
+        assert reply(ask_ours(service)) == ask_theirs(twin, service) == b"OK"
 
-    def test_services_without_rules_of_their_own(self, twin: CDaemon, joe: str) -> None:
+    def test_services_without_rules_of_their_own(self, twin: Cyrus, joe: str) -> None:
         for service in ("", "pysasl-no-such-service"):
-            assert reply(ask_ours(service, joe)) == twin.ask(service, joe)
+            assert reply(ask_ours(service, joe)) == ask_theirs(twin, service, joe)
 
 
 class TestTheDifferences:
     @pytest.mark.parametrize("code", sorted(OUTAGES))
     def test_a_fault_is_an_outage_where_theirs_says_no(
-        self, twin: CDaemon, serving: Serving, modules: Modules, code: int
+        self, twin: Cyrus, serving: Serving, modules: Modules, code: int
     ) -> None:
         service = serving(modules.returning(code)).name
 
-        assert twin.ask(service) == b"NO PAM auth error"
+        assert ask_theirs(twin, service) == b"NO PAM auth error"
         assert isinstance(ask_ours(service), Unavailable)
 
     @pytest.mark.parametrize("code", sorted(OUTAGES))
     def test_a_fault_over_the_account_is_an_outage_where_theirs_says_no(
-        self, twin: CDaemon, serving: Serving, modules: Modules, code: int
+        self, twin: Cyrus, serving: Serving, modules: Modules, code: int
     ) -> None:
         service = serving(modules.returning(0, code)).name
 
-        assert twin.ask(service) == b"NO PAM acct error"
+        assert ask_theirs(twin, service) == b"NO PAM acct error"
         assert isinstance(ask_ours(service), Unavailable)
 
     @pytest.mark.parametrize(
@@ -296,47 +279,47 @@ class TestTheDifferences:
         ids=["missing module", "unreadable rules"],
     )
     def test_broken_rules_are_an_outage_where_theirs_says_no(
-        self, twin: CDaemon, serving: Serving, rules: Stack | str, theirs: bytes
+        self, twin: Cyrus, serving: Serving, rules: Stack | str, theirs: bytes
     ) -> None:
         service = serving(rules).name
 
-        assert twin.ask(service) == theirs
+        assert ask_theirs(twin, service) == theirs
         assert isinstance(ask_ours(service), Unavailable)
 
     def test_an_account_without_a_password_is_closed_where_theirs_takes_any(
-        self, twin: CDaemon, serving: Serving
+        self, twin: Cyrus, serving: Serving
     ) -> None:
         service = serving(Stack("pam_unix.so nodelay nullok", "pam_unix.so")).name
         with account(stored="") as name:
             ours = ask_ours(service, name)
 
-            assert twin.ask(service, name) == b"OK"
+            assert ask_theirs(twin, service, name) == b"OK"
             assert isinstance(ours, Rejected)
 
     def test_a_path_is_refused_where_theirs_takes_its_last_part(
-        self, twin: CDaemon, serving: Serving
+        self, twin: Cyrus, serving: Serving
     ) -> None:
         path = f"../../x/{serving(PERMIT).name}"
 
-        assert twin.ask(path) == b"OK"
+        assert ask_theirs(twin, path) == b"OK"
         assert reply(ask_ours(path)) == b"NO PAM start error"
 
     def test_a_visible_prompt_is_not_answered_where_theirs_dies(
-        self, own_twin: CDaemon, serving: Serving, modules: Modules
+        self, own_twin: Cyrus, serving: Serving, modules: Modules
     ) -> None:
         service = serving(modules.saying((ECHO_ON, "colour"))).name
 
-        assert own_twin.ask(service) == b""
+        assert ask_theirs(own_twin, service) == b""
         assert own_twin.server.has_ended(within=DEADLINE)
         assert isinstance(ask_ours(service), Accepted)
 
     def test_a_delay_is_told_where_theirs_sleeps(
-        self, twin: CDaemon, serving: Serving, joe: str
+        self, twin: Cyrus, serving: Serving, joe: str
     ) -> None:
         service = serving(UNIX).name
         started = time.monotonic()
 
-        twin.ask(service, joe, "wrong")
+        ask_theirs(twin, service, joe, "wrong")
 
         assert time.monotonic() - started > 1
         ours = ask_ours(service, joe, "wrong")

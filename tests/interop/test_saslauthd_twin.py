@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.cyrus import cyrus
 from tests.helpers.instance import COMMAND, Instance, instance, run
 
 pytestmark = pytest.mark.interop("saslauthd")
@@ -79,12 +80,9 @@ def test_every_flag_of_the_c_daemons_help_is_in_ours() -> None:
     assert [each for each in ours if each[0] != "-f"] == theirs
 
 
-def test_a_c_daemon_keeps_ours_from_its_run_directory(place: Instance) -> None:
-    theirs = ["saslauthd", "-a", "sasldb", "-m", str(place.run), "-n", "1"]
-    with place.starting([*theirs, "-d"]) as server:
-        server.wait_until(place.mux.exists)
-
-        ours = run(place.argv("-f"))
+def test_a_c_daemon_keeps_ours_from_its_run_directory() -> None:
+    with cyrus("sasldb") as theirs:
+        ours = run([*COMMAND, "-a", "sasldb", "-m", str(theirs.mux.parent), "-f"])
 
     assert ours.returncode == 1
     assert "Another instance of saslauthd is currently running" in ours.stderr

@@ -1,9 +1,6 @@
 """The C daemon's shadow and getpwent beside ours, asked the same about the same accounts."""
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +9,6 @@ from pysaslauthd.backends.base import BlockingVerifier
 from pysaslauthd.backends.getpwent import Getpwent
 from pysaslauthd.backends.shadow import Shadow, utc_day
 from pysaslauthd.model import Accepted, AuthResult, Rejected
-from pysaslauthd.wire.mux import decode_reply, encode_request
 from tests.contract.verifier import request_for
 from tests.helpers.accounts import (
     LOCKED,
@@ -21,7 +17,7 @@ from tests.helpers.accounts import (
     needs_account_tools,
     set_stored,
 )
-from tests.helpers.processes import DEADLINE, Server, accepts
+from tests.helpers.cyrus import Cyrus, cyrus
 from tests.helpers.stores import as_nobody
 
 pytestmark = [needs_account_tools, pytest.mark.interop("saslauthd")]
@@ -43,27 +39,15 @@ PASSWORD_EXPIRED = "NO Password expired"
 
 
 class Pair(NamedTuple):
-    """A C daemon's socket, and our backend of the same name."""
+    """A C daemon, and our backend of the same name."""
 
-    mux: Path
+    theirs: Cyrus
     ours: BlockingVerifier
 
     def ask(self, user: str, password: str) -> tuple[str, str]:
         """Return what the C daemon replies and what ours would."""
-        theirs = ask(self.mux, user, password)
+        theirs = self.theirs.ask(user, password).decode()
         return theirs, as_reply(self.ours.check(request_for(user, password.encode(), realm="")))
-
-
-def ask(mux: Path, user: str, password: str) -> str:
-    """Return the reply of the C daemon, which writes it in two pieces and closes."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE)
-        client.connect(str(mux))
-        client.sendall(encode_request(user.encode(), password.encode(), b"imap", b""))
-        with client.makefile("rb") as stream:
-            reply = decode_reply(stream.read())
-    assert reply is not None
-    return reply.decode()
 
 
 def as_reply(result: AuthResult) -> str:
@@ -75,28 +59,16 @@ def as_reply(result: AuthResult) -> str:
     return f"outage: {result.detail}"
 
 
-@contextmanager
-def c_daemon(directory: Path, mechanism: str, *as_whom: str) -> Iterator[Path]:
-    """Run the C daemon with one worker; yield the path of its socket."""
-    directory.mkdir()
-    directory.chmod(0o777)
-    argv = [*as_whom, "saslauthd", "-d", "-n", "1", "-a", mechanism, "-m", str(directory)]
-    mux = directory / "mux"
-    with Server(argv, directory / "output") as server:
-        server.wait_until(lambda: accepts(mux))
-        yield mux
+@pytest.fixture(scope="module")
+def shadow(as_root: None) -> Iterator[Pair]:
+    with cyrus("shadow") as theirs:
+        yield Pair(theirs, Shadow())
 
 
 @pytest.fixture(scope="module")
-def shadow(directory: Path) -> Iterator[Pair]:
-    with c_daemon(directory / "shadow", "shadow") as mux:
-        yield Pair(mux, Shadow())
-
-
-@pytest.fixture(scope="module")
-def getpwent(directory: Path) -> Iterator[Pair]:
-    with c_daemon(directory / "getpwent", "getpwent") as mux:
-        yield Pair(mux, Getpwent())
+def getpwent(as_root: None) -> Iterator[Pair]:
+    with cyrus("getpwent") as theirs:
+        yield Pair(theirs, Getpwent())
 
 
 @pytest.mark.parametrize(
@@ -205,11 +177,11 @@ def test_shadow_calls_an_outage_what_the_c_daemon_refuses(
 
 
 @pytest.mark.interop("setpriv")
-def test_shadow_calls_an_outage_a_map_it_may_not_read(directory: Path) -> None:
+@pytest.mark.usefixtures("as_root")
+def test_shadow_calls_an_outage_a_map_it_may_not_read() -> None:
     as_whom = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    unread = c_daemon(directory / "unread", "shadow", *as_whom)
-    with account("pw") as name, unread as mux, as_nobody():
-        theirs, ours = Pair(mux, Shadow()).ask(name, "pw")
+    with account("pw") as name, cyrus("shadow", within=as_whom) as daemon, as_nobody():
+        theirs, ours = Pair(daemon, Shadow()).ask(name, "pw")
 
     assert theirs in (
         "NO Invalid shadow username",  # so says the next source of nsswitch.conf
