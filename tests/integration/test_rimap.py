@@ -113,7 +113,7 @@ def test_a_name_that_does_not_resolve_is_an_outage_and_no_reason_not_to_start() 
 def test_a_server_that_does_not_answer_is_an_outage_at_the_deadline() -> None:
     with (
         imap_server(GREETING, SILENCE) as silent,
-        worker_daemon("rimap", "deadline = 0.3", "-O", f"127.0.0.1/{silent.port}") as running,
+        worker_daemon("rimap", "deadline = 2", "-O", f"127.0.0.1/{silent.port}") as running,
     ):
         assert running.ask("imap") == OUTAGE
         assert running.ask("imap") == OUTAGE

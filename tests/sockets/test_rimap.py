@@ -49,7 +49,8 @@ BARE_GREETING = b"* OK ready\r\n"
 STARTS_TLS = b"saslauthd1 STARTTLS\r\n"
 CAPABLE = b"* CAPABILITY IMAP4rev1\r\nsaslauthd2 OK\r\n"
 GO_AHEAD = b"saslauthd1 OK go ahead\r\n"
-SHORT = 0.2  # seconds, for what is to run out
+SHORT = 0.2  # seconds, for what must not happen
+PATIENCE = 0.8  # seconds, which are to run out, but not before the script is where it is to end
 HERE = "127.0.0.1"
 
 NONE, STARTTLS, TLS = Security
@@ -257,17 +258,17 @@ async def test_a_server_that_is_silent_before_the_login_is_given_up_in_time(
     script: list[Act], awaited: str
 ) -> None:
     with imap_server(*script) as server:
-        found = await problem_of(server.port, password=b"p\tw", patience=SHORT)
+        found = await problem_of(server.port, password=b"p\tw", patience=PATIENCE)
 
-    assert found == f"no {awaited} within {SHORT:g} s"
+    assert found == f"no {awaited} within {PATIENCE:g} s"
 
 
 async def test_the_answer_to_the_login_may_take_longer() -> None:
     gate = threading.Event()
     with imap_server(GREETING, HEAR, gate, OK) as server:
-        async with backend(server.port, patience=SHORT) as made:
+        async with backend(server.port, patience=PATIENCE) as made:
             asking = asyncio.create_task(made.verify(request_for()))
-            finished, _ = await asyncio.wait({asking}, timeout=SHORT * 2)
+            finished, _ = await asyncio.wait({asking}, timeout=PATIENCE + SHORT)
             gate.set()
 
             assert finished == set()
@@ -315,6 +316,7 @@ async def test_cancelled_before_the_greeting_it_says_so() -> None:
     with imap_server(b"* OK", SILENCE) as server:
         async with backend(server.port) as made:
             asking = asyncio.create_task(made.verify(request_for()))
+            await eventually(lambda: bool(server.is_open), "a connection")
             await asyncio.wait({asking}, timeout=SHORT)
 
             notes = await note_of(asking)
@@ -420,7 +422,7 @@ class TestTheBound:
                 for _ in range(4):
                     await made.verify(request_for())
 
-                assert len(server.heard) == 4
+                await eventually(lambda: len(server.heard) == 4, "four connections")
 
     async def test_none_is_lost_where_nobody_listens(self) -> None:
         async with backend(free_port(), connections=1) as made:
@@ -570,17 +572,23 @@ class TestStartTls:
             pytest.param(
                 [BARE_GREETING, HEAR, HANG_UP], "it hung up before its answer to STARTTLS", id="end"
             ),
-            pytest.param([BARE_GREETING, HEAR, GO_AHEAD, HANG_UP], "hung up", id="end-of-tls"),
+            pytest.param(
+                [BARE_GREETING, HEAR, GO_AHEAD, READ, HANG_UP], "hung up", id="end-of-tls"
+            ),
             pytest.param(
                 [BARE_GREETING, HEAR, GO_AHEAD, READ, b"* OK I do not speak it\r\n" * 100],
                 "it does not speak TLS there",
                 id="no-tls",
             ),
             pytest.param(
-                [BARE_GREETING, HEAR, SILENCE], f"no answer to STARTTLS within {SHORT} s", id="mute"
+                [BARE_GREETING, HEAR, SILENCE],
+                f"no answer to STARTTLS within {PATIENCE} s",
+                id="mute",
             ),
             pytest.param(
-                [BARE_GREETING, HEAR, GO_AHEAD, SILENCE], f"no TLS within {SHORT} s", id="mute-tls"
+                [BARE_GREETING, HEAR, GO_AHEAD, SILENCE],
+                f"no TLS within {PATIENCE} s",
+                id="mute-tls",
             ),
         ],
     )
@@ -588,7 +596,7 @@ class TestStartTls:
         self, context: ssl.SSLContext, script: list[Act], problem: str
     ) -> None:
         with imap_server(*script) as server:
-            async with backend(server.port, STARTTLS, context, patience=SHORT) as made:
+            async with backend(server.port, STARTTLS, context, patience=PATIENCE) as made:
                 result = await made.verify(request_for(PASSWORD))
 
             heard = await server.all_heard()
@@ -655,8 +663,8 @@ class TestTls:
             pytest.param(
                 [START_TLS, GREETING, HEAR, RESET], "before its answer to LOGIN", id="reset"
             ),
-            pytest.param([START_TLS, SILENCE], f"no greeting within {SHORT} s", id="mute"),
-            pytest.param([SILENCE], f"no connection within {SHORT} s", id="no-tls"),
+            pytest.param([START_TLS, SILENCE], f"no greeting within {PATIENCE} s", id="mute"),
+            pytest.param([SILENCE], f"no connection within {PATIENCE} s", id="no-tls"),
         ],
     )
     async def test_an_outage_names_its_cause(
@@ -668,7 +676,7 @@ class TestTls:
     ) -> None:
         before = count_descriptors()
         with imap_server(*script, certificate=certificate) as server:
-            async with backend(server.port, TLS, context, patience=SHORT, connections=1) as made:
+            async with backend(server.port, TLS, context, patience=PATIENCE, connections=1) as made:
                 results = [await made.verify(request_for()) for _ in range(2)]
 
         assert all(isinstance(one, Unavailable) and problem in one.detail for one in results)
