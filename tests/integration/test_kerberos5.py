@@ -1,7 +1,6 @@
 """The daemon with kerberos5 and real KDCs: its workers, outages, start and reload; root only."""
 
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from tests.helpers.worker_daemon import KERBEROS5, OUTAGE, WorkerDaemon, worker_
 
 pytestmark = needs_kdc
 
-DEADLINE = 1.0  # seconds, of the daemon
+DEADLINE = 3.0  # seconds, of the daemon: time for a worker to start, too
 NO_TICKET = b"NO krb5_get_init_creds_password failed"
 PASSES = 15
 READING = f"CapEff:\t{1 << CAP_DAC_READ_SEARCH:016x}"
@@ -117,7 +116,7 @@ def test_a_kdc_that_is_silent_is_an_outage_at_the_deadline_until_it_speaks(
     took = time.monotonic() - began
 
     assert meanwhile == {OUTAGE}
-    assert DEADLINE <= took < 3 * DEADLINE
+    assert DEADLINE <= took < 2 * DEADLINE
     assert ask(daemon) == b"OK"
 
 
@@ -162,19 +161,21 @@ def test_the_realm_of_a_request_is_joined_to_the_login_where_that_is_wanted(plac
 
 def test_an_unknown_user_is_answered_as_late_as_a_wrong_password(place: Place) -> None:
     with place.daemon("-n", "1") as daemon:
-        wrong = median_time(lambda: ask(daemon, password="wrong"))
-        unknown = median_time(lambda: ask(daemon, "nobody-here"))
+        wrong = least_time(lambda: ask(daemon, password="wrong"))
+        unknown = least_time(lambda: ask(daemon, "nobody-here"))
 
     assert unknown > wrong / 2
 
 
-def median_time(asking: Callable[[], bytes]) -> float:
+def least_time(asking: Callable[[], bytes]) -> float:
+    """Return the seconds of the quickest answer, which nothing else on the machine has delayed."""
+
     def seconds() -> float:
         began = time.monotonic()
         asking()
         return time.monotonic() - began
 
-    return statistics.median(seconds() for _ in range(PASSES))
+    return min(seconds() for _ in range(PASSES))
 
 
 class TestStart:

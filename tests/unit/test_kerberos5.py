@@ -3,13 +3,14 @@
 import ctypes
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
-from pysaslauthd.backends.kerberos5 import libkrb5
+from pysaslauthd.backends.kerberos5 import libkrb5, verifier
 from pysaslauthd.backends.kerberos5.principals import NameRules
 from pysaslauthd.backends.kerberos5.verifier import Kerberos5, Rules, check_prerequisites
 from pysaslauthd.errors import StartupError
@@ -164,23 +165,50 @@ class TestAnswers:
 
 
 class TestUnknownUsers:
-    def test_they_are_held_for_as_long_as_a_wrong_password_takes(self, realm: Place) -> None:
-        subject = Kerberos5(realm.rules())
+    @pytest.fixture
+    def takes(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Return what says how many milliseconds the next requests take."""
 
+        def say(*milliseconds: int) -> None:
+            moments = iter([moment / 1000 for end in milliseconds for moment in (0, end)])
+            clock = SimpleNamespace(monotonic=lambda: next(moments))
+            monkeypatch.setattr(verifier, "time", clock)
+
+        return say
+
+    def test_they_are_held_for_as_long_as_a_wrong_password_takes(
+        self, realm: Place, takes: Callable[..., None]
+    ) -> None:
+        subject = Kerberos5(realm.rules())
+        takes(20, 30, 5)
+
+        subject.check(request_for("joe", b"pw"))
         subject.check(request_for("joe", b"wrong"))
         result = subject.check(request_for("nobody-here", b"pw"))
 
-        assert isinstance(result, Rejected)
-        assert result.delay > 0
+        assert result == rejected(Reason.NO_SUCH_USER)._replace(delay=0.025)
 
-    def test_before_there_was_one_the_first_yes_is_the_measure(self, realm: Place) -> None:
+    def test_before_there_was_one_the_first_yes_is_the_measure(
+        self, realm: Place, takes: Callable[..., None]
+    ) -> None:
         subject = Kerberos5(realm.rules())
+        takes(20, 5)
 
         subject.check(request_for("joe", b"pw"))
         result = subject.check(request_for("locked", b"pw"))
 
-        assert isinstance(result, Rejected)
-        assert result.delay > 0
+        assert result == rejected(Reason.ACCOUNT_LOCKED)._replace(delay=0.015)
+
+    def test_who_is_later_than_that_is_not_held(
+        self, realm: Place, takes: Callable[..., None]
+    ) -> None:
+        subject = Kerberos5(realm.rules())
+        takes(20, 30)
+
+        subject.check(request_for("joe", b"wrong"))
+        result = subject.check(request_for("nobody-here", b"pw"))
+
+        assert result == rejected(Reason.NO_SUCH_USER)
 
     def test_a_wrong_password_is_not_held(self, realm: Place) -> None:
         subject = Kerberos5(realm.rules())
