@@ -5,14 +5,15 @@ import gzip
 import logging
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from aiohttp.client_proto import ResponseHandler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysaslauthd.backends.httpform import BODY_WITHIN, LARGEST_BODY, Httpform
+from pysaslauthd.backends import httpform
+from pysaslauthd.backends.httpform import LARGEST_BODY, Httpform
 from pysaslauthd.model import Accepted, AuthResult, Reason, Rejected, Unavailable
 from pysaslauthd.remote.connect import Connector, P
 from pysaslauthd.remote.endpoint import Endpoint, Security
@@ -34,7 +35,7 @@ from tests.helpers.web import (
 from tests.helpers.workers import count_descriptors, eventually
 
 ACCEPTED = Accepted("joe", "httpform", "remote authentication successful")
-NO_TIME = 0.05  # seconds, of the engine
+NO_TIME, PATIENCE = 0.05, 1.0  # seconds
 LENGTH_0 = b"\r\nContent-Length: 0\r\n\r\n"
 PIECE = b"x" * 4096
 # Sockets of both sides hold some megabytes that nobody has read.
@@ -492,6 +493,11 @@ class TestTooMuch:
 
 
 class TestBodies:
+    @pytest.fixture(autouse=True)
+    def _patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a machine with other things to do be in time."""
+        monkeypatch.setattr(httpform, "BODY_WITHIN", PATIENCE)
+
     @pytest.mark.parametrize("size", [1, 5000, LARGEST_BODY])
     async def test_after_a_short_one_the_connection_is_kept(self, size: int) -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (size, b"x" * size)
@@ -552,7 +558,7 @@ class TestBodies:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
 
         async with scripted(answering(answer)) as web, backend(web.port) as subject:
-            async with asyncio.timeout(BODY_WITHIN * 50):
+            async with asyncio.timeout(DEADLINE):
                 result = await subject.verify(request_for("joe", b"pw"))
 
             assert result == ACCEPTED
@@ -588,11 +594,21 @@ class TestBodies:
         assert await fault(answering(answer)) == "what it answers is not HTTP"
 
 
-async def notes_at_the_deadline(subject: Httpform, password: bytes = b"pw") -> list[str]:
-    """Return what the backend says that it was at when its time was over."""
+async def notes_at_the_deadline(
+    subject: Httpform, due: Awaitable[object], password: bytes = b"pw"
+) -> list[str]:
+    """Return what the backend says that it was at when its time was over, which is after *due*."""
+    deadline = asyncio.timeout(None)
+
+    async def end() -> None:
+        await due
+        deadline.reschedule(0)
+
+    ending = asyncio.create_task(end())
     with pytest.raises(TimeoutError) as over:
-        async with asyncio.timeout(NO_TIME):
+        async with deadline:
             await subject.verify(request_for("joe", password))
+    await ending
     return list(getattr(over.value.__cause__, "__notes__", []))
 
 
@@ -604,15 +620,22 @@ def hung() -> Iterator[int]:
 
 
 class TestTheDeadline:
-    async def test_a_server_that_says_nothing_is_named(self, hung: int) -> None:
-        async with backend(hung) as subject:
-            notes = await notes_at_the_deadline(subject)
+    async def test_a_server_that_says_nothing_is_named(self) -> None:
+        asked = asyncio.Event()
 
-        assert notes == [f"while waiting for the answer of {LOOPBACK}:{hung}"]
+        async def handle(peer: Peer) -> None:
+            await peer.request()
+            asked.set()
+            await peer.leaving()
+
+        async with scripted(handle) as web, backend(web.port) as subject:
+            notes = await notes_at_the_deadline(subject, asked.wait())
+
+            assert notes == [f"while waiting for the answer of {LOOPBACK}:{web.port}"]
 
     async def test_so_is_one_with_whom_there_is_no_connection(self, hung: int) -> None:
         async with backend(hung, tls=TlsRules()) as subject:
-            notes = await notes_at_the_deadline(subject)
+            notes = await notes_at_the_deadline(subject, asyncio.sleep(NO_TIME))
 
         assert notes == [f"while waiting for a connection to {LOOPBACK}:{hung}"]
 
@@ -620,23 +643,24 @@ class TestTheDeadline:
         async with backend(hung, connections=1) as subject:
             first = asyncio.create_task(subject.verify(request_for("joe", b"pw")))
             await asyncio.sleep(0)
-            notes = await notes_at_the_deadline(subject)
+            notes = await notes_at_the_deadline(subject, asyncio.sleep(NO_TIME))
             first.cancel()
             await asyncio.wait([first])
 
         assert notes == [f"while waiting for a free connection to {LOOPBACK}:{hung}"]
 
     async def test_a_connection_whose_answer_was_not_awaited_is_not_used_again(self) -> None:
-        late = asyncio.Event()
+        asked, late = asyncio.Event(), asyncio.Event()
 
         async def handle(peer: Peer) -> None:
             await peer.request()
+            asked.set()
             await late.wait()
             await peer.send(YES)
             await peer.leaving()
 
         async with scripted(handle) as web, backend(web.port) as subject:
-            await notes_at_the_deadline(subject)
+            await notes_at_the_deadline(subject, asked.wait())
             late.set()
             await ask(subject)
 
@@ -647,7 +671,7 @@ class TestTheDeadline:
         subject = Httpform(connector, URI, "&".join(["p=%p"] * 4), 1)
         before = count_descriptors()
 
-        await notes_at_the_deadline(subject, password=b"&" * 65_535)
+        await notes_at_the_deadline(subject, asyncio.sleep(NO_TIME), b"&" * 65_535)
 
         await eventually(lambda: count_descriptors() == before, "the end of the connection")
         await subject.close()
