@@ -18,7 +18,7 @@ from tests.helpers.processes import DEADLINE, free_port, short_directory
 from tests.helpers.workers import count_descriptors, eventually
 
 NAME = "mail.example.org"
-SLACK = 0.4  # seconds, for a machine that has other things to do
+SLACK = 2.0  # seconds, for a machine that has other things to do
 
 
 def connector(
@@ -131,12 +131,12 @@ async def test_when_the_address_that_worked_ceases_to_the_others_are_tried() -> 
 async def test_all_the_addresses_together_have_the_time_of_one() -> None:
     with nobody_answers("127.0.0.1") as port, nobody_answers("127.0.0.2", port):
         began = time.monotonic()
-        problem = await problem_of(connector(port, ["127.0.0.1", "127.0.0.2"], patience=0.4))
+        problem = await problem_of(connector(port, ["127.0.0.1", "127.0.0.2"], patience=0.8))
 
-    assert 0.4 <= time.monotonic() - began < 0.4 + SLACK
+    assert 0.8 <= time.monotonic() - began < 0.8 + SLACK
     assert re.fullmatch(
-        rf"{NAME}:{port}: 127\.0\.0\.1: no connection within 0\.[12] s;"
-        r" 127\.0\.0\.2: no connection within 0\.[12] s",
+        rf"{NAME}:{port}: 127\.0\.0\.1: no connection within 0\.4 s;"
+        r" 127\.0\.0\.2: no connection within 0\.[1-4] s",
         problem,
     )
 
@@ -166,11 +166,11 @@ async def test_where_one_family_leads_nowhere_the_other_is_tried_second() -> Non
 
 async def test_who_refuses_leaves_its_time_to_the_others() -> None:
     with nobody_answers("127.0.0.1") as port:
-        problem = await problem_of(connector(port, ["127.0.0.2", "127.0.0.1"], patience=0.4))
+        problem = await problem_of(connector(port, ["127.0.0.2", "127.0.0.1"], patience=0.8))
 
     assert re.fullmatch(
         rf"{NAME}:{port}: 127\.0\.0\.2: Connection refused;"
-        r" 127\.0\.0\.1: no connection within 0\.[34] s",
+        r" 127\.0\.0\.1: no connection within 0\.[5-8] s",
         problem,
     )
 

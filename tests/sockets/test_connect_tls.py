@@ -35,7 +35,7 @@ from tests.helpers.processes import DEADLINE, Server, free_port, short_directory
 from tests.helpers.workers import count_descriptors, eventually
 
 HERE = "127.0.0.1"
-SLACK = 0.4  # seconds, for a machine that has other things to do
+SLACK = 2.0  # seconds, for a machine that has other things to do
 TURNS = range(1, 13)  # of the loop: more than a handshake takes
 GO = b"go ahead\n"
 
@@ -297,10 +297,10 @@ class TestNoTls:
     async def test_a_silent_server_has_its_share_of_the_time(self, trusting: TlsRules) -> None:
         async with peer(be_silent) as server:
             began = time.monotonic()
-            fault = await fault_of(connector(server.port, trusting, patience=0.2))
+            fault = await fault_of(connector(server.port, trusting, patience=0.6))
 
-            assert fault == "no connection within 0.2 s"
-            assert 0.2 <= time.monotonic() - began < 0.2 + SLACK
+            assert fault == "no connection within 0.6 s"
+            assert 0.6 <= time.monotonic() - began < 0.6 + SLACK
             await eventually(lambda: not server.connections, "the connection's end")
 
     @pytest.mark.interop("openssl")
@@ -457,11 +457,11 @@ class TestStartTls:
 
     async def test_a_silent_server_is_left_in_time(self, trusting: TlsRules) -> None:
         async with peer(say_once(GO)) as server:
-            subject, client = await greeted(server, trusting, patience=0.2)
+            subject, client = await greeted(server, trusting, patience=0.6)
             began = time.monotonic()
 
-            assert await fault_of_upgrade(subject, client) == "no TLS within 0.2 s"
-            assert 0.2 <= time.monotonic() - began < 0.2 + SLACK
+            assert await fault_of_upgrade(subject, client) == "no TLS within 0.6 s"
+            assert 0.6 <= time.monotonic() - began < 0.6 + SLACK
             await eventually(lambda: not server.connections, "the connection's end")
 
     async def test_a_server_that_hangs_up_during_the_handshake_is_told(
