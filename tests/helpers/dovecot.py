@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.helpers.certificates import Certificate
-from tests.helpers.processes import Server, ServerFailed, short_directory
+from tests.helpers.processes import Server, ServerFailed, free_port, short_directory
 
 CONFIGURATION = """\
 base_dir = {directory}/run
@@ -62,7 +62,7 @@ class Dovecot:
         certificate: Certificate | None,
         settings: str,
     ) -> None:
-        self.port, self.tls_port = two_free_ports()
+        self.port, self.tls_port = free_port(), free_port()
         self._directory = directory
         self.users = directory / "users"
         self.users.write_text("".join(map(_record, users, users.values())))
@@ -103,14 +103,6 @@ class Dovecot:
     def log(self) -> str:
         """Return what it has logged so far."""
         return (self._directory / "log").read_text(errors="backslashreplace")
-
-
-def two_free_ports() -> tuple[int, int]:
-    """Return two ports of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
 
 
 def greeting(port: int) -> bytes:

@@ -1,5 +1,6 @@
 """Servers under test: started, awaited with a deadline, stopped by id, never left behind."""
 
+import itertools
 import os
 import select
 import shutil
@@ -15,6 +16,8 @@ from typing import Self
 
 DEADLINE = 20.0
 POLL_EVERY = 0.01
+FIRST_PORT, PORTS = 10_000, 20_000  # below ip_local_port_range, ip(7)
+_ports = itertools.count(os.getpid() * 1009)  # each process begins elsewhere
 
 
 @contextmanager
@@ -46,11 +49,16 @@ def accepts(path: Path) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket(socket.AF_INET) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nobody has but who asks for it by its number.
+
+    The system gives it to nobody who wants just any, and this process and those
+    beside it not again for long.
+    """
+    while True:
+        port = FIRST_PORT + next(_ports) % PORTS
+        with socket.socket(socket.AF_INET) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerFailed(Exception):
