@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 
 from tests.helpers.certificates import Certificate
+from tests.helpers.peers import presenting
 from tests.helpers.processes import DEADLINE
 from tests.helpers.workers import eventually
 
@@ -111,11 +112,7 @@ def imap_server(
     *script: Act, host: str = "127.0.0.1", certificate: Certificate | None = None
 ) -> Iterator[ImapServer]:
     """Serve *script* in threads while the block runs."""
-    context = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-    server = ImapServer(script, host, context)
+    server = ImapServer(script, host, None if certificate is None else presenting(certificate))
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

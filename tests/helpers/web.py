@@ -16,7 +16,6 @@ from pysaslauthd.backends.httpform import Httpform
 from pysaslauthd.remote.connect import Connector
 from pysaslauthd.remote.endpoint import Endpoint, Security
 from pysaslauthd.remote.tls import TlsRules, make_context
-from tests.helpers.certificates import Certificate
 from tests.helpers.processes import DEADLINE
 
 URI = "/login"
@@ -28,13 +27,6 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 YES = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 NO = b"HTTP/1.1 403 Wrong password\r\nContent-Length: 0\r\n\r\n"
-
-
-def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """Return TLS for a server with that certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.certificate, certificate.key)
-    return context
 
 
 @asynccontextmanager

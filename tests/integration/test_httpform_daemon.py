@@ -9,8 +9,9 @@ import pytest
 from tests.helpers.accounts import require_root
 from tests.helpers.certificates import Authority, Certificate
 from tests.helpers.instance import COMMAND, ask, run
+from tests.helpers.peers import presenting
 from tests.helpers.processes import free_port, short_directory
-from tests.helpers.web import DATA, LOOPBACK, URI, FormServer, form_server, server_context
+from tests.helpers.web import DATA, LOOPBACK, URI, FormServer, form_server
 from tests.helpers.worker_daemon import FRONT, OUTAGE, WorkerDaemon, worker_daemon
 
 PASSWORD = "pw"
@@ -43,10 +44,7 @@ def own(authority: Authority) -> Certificate:
 @pytest.fixture(scope="module")
 def server(authority: Authority) -> Iterator[FormServer]:
     """A server that wants to see a certificate."""
-    context = server_context(authority.issue())
-    context.load_verify_locations(authority.file)
-    context.verify_mode = context.verify_mode.CERT_REQUIRED
-    with form_server(tls=context) as made:
+    with form_server(tls=presenting(authority.issue(), clients=authority.file)) as made:
         yield made
 
 

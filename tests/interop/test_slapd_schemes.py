@@ -12,7 +12,8 @@ import pytest
 
 from pysaslauthd.errors import CannotCheck
 from pysaslauthd.passwords.schemes import fits
-from tests.helpers.processes import DEADLINE, Server, free_port, short_directory
+from tests.helpers.processes import DEADLINE
+from tests.helpers.slapd import SUFFIX, Slapd, slapd
 
 pytestmark = pytest.mark.interop("ldapwhoami", "slapadd", "slapd", "slappasswd")
 
@@ -59,50 +60,23 @@ OTHERS = (b"{BLF-CRYPT}", b"{PLAIN}")  # Dovecot's, which slapd does not know
 SHARED = {name: value for name, value in ALL.items() if not value.startswith(OTHERS)}
 
 
-class Slapd:
-    """A directory in which each of SHARED is the password of an entry."""
+def entries() -> Iterator[str]:
+    """Yield an entry for each of SHARED, whose password it is."""
+    for number, value in enumerate(SHARED.values()):
+        yield f"dn: cn={number},{SUFFIX}\nobjectClass: person\ncn: {number}\nsn: {number}\n"
+        yield f"userPassword:: {base64.b64encode(value).decode()}\n\n"
 
-    def __init__(self, directory: Path) -> None:
-        self._uri = f"ldap://127.0.0.1:{free_port()}"
-        (directory / "db").mkdir()
-        config, entries = directory / "slapd.conf", directory / "entries.ldif"
-        config.write_text(self._config(directory))
-        entries.write_text("\n".join(self._entries()))
-        subprocess.run(
-            ["slapadd", "-f", config, "-l", entries], check=True, timeout=DEADLINE, cwd=directory
-        )
-        argv = ["slapd", "-f", str(config), "-h", self._uri, "-d", "0"]
-        self.server = Server(argv, directory / "output")
-        self.server.wait_until(lambda: self._whoami("-x") == 0)
 
-    @staticmethod
-    def _config(directory: Path) -> str:
-        loads = "\n".join(f"moduleload {name}" for name in ("back_mdb", *MODULES))
-        return (
-            f"include /etc/ldap/schema/core.schema\nmodulepath /usr/lib/ldap\n{loads}\n"
-            f'database mdb\nsuffix "dc=test"\ndirectory {directory}/db\n'
-        )
-
-    @staticmethod
-    def _entries() -> Iterator[str]:
-        yield "dn: dc=test\nobjectClass: dcObject\nobjectClass: organization\no: t\ndc: test\n"
-        for number, value in enumerate(SHARED.values()):
-            yield f"dn: cn={number},dc=test\nobjectClass: person\ncn: {number}\nsn: {number}"
-            yield f"userPassword:: {base64.b64encode(value).decode()}\n"
-
-    def lets_in(self, name: str, password: str) -> bool:
-        """Say whether *password* is good for the entry that has the value *name*."""
-        number = list(SHARED).index(name)
-        return self._whoami("-x", "-D", f"cn={number},dc=test", "-w", password) == 0
-
-    def _whoami(self, *options: str) -> int:
-        done = subprocess.run(
-            ["ldapwhoami", "-H", self._uri, *options],
-            capture_output=True,
-            check=False,
-            timeout=DEADLINE,
-        )
-        return done.returncode
+def slapd_lets_in(directory: Slapd, name: str, password: str) -> bool:
+    """Say whether *password* is good for the entry that has the value *name*."""
+    who = f"cn={list(SHARED).index(name)},{SUFFIX}"
+    done = subprocess.run(
+        ["ldapwhoami", "-H", directory.uri, "-x", "-D", who, "-w", password],
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    return done.returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +87,10 @@ def _modules(lacking: Callable[[str], NoReturn]) -> None:
 
 
 @pytest.fixture(scope="module")
-def slapd(_modules: None) -> Iterator[Slapd]:
-    with short_directory("ld-") as directory:
-        subject = Slapd(directory)
-        with subject.server:
-            yield subject
+def directory(_modules: None) -> Iterator[Slapd]:
+    loads = "\n".join(f"moduleload {name}" for name in MODULES)
+    with slapd("".join(entries()), server=loads) as running:
+        yield running
 
 
 def we_let_in(stored: bytes, password: str) -> bool:
@@ -130,8 +103,8 @@ def we_let_in(stored: bytes, password: str) -> bool:
 
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("password", ["secret", VECTORS["password"], "other"])
-def test_slapd_and_we_let_in_the_same(slapd: Slapd, name: str, password: str) -> None:
-    assert we_let_in(SHARED[name], password) == slapd.lets_in(name, password)
+def test_slapd_and_we_let_in_the_same(directory: Slapd, name: str, password: str) -> None:
+    assert we_let_in(SHARED[name], password) == slapd_lets_in(directory, name, password)
 
 
 @pytest.mark.usefixtures("_modules")

@@ -21,6 +21,7 @@ from pysaslauthd.remote.tls import TlsRules, make_context
 from tests.contract.verifier import request_for
 from tests.helpers.certificates import Authority, Certificate
 from tests.helpers.daemon import environment
+from tests.helpers.peers import presenting
 from tests.helpers.processes import DEADLINE, free_port
 from tests.helpers.web import (
     DATA,
@@ -35,7 +36,6 @@ from tests.helpers.web import (
     form_server,
     held_server,
     scripted,
-    server_context,
 )
 
 ACCEPTED = Accepted("joe", "httpform", "remote authentication successful")
@@ -275,10 +275,10 @@ class TestTls:
     async def test_a_server_with_the_right_certificate_is_asked(
         self, good: Certificate, trusting: TlsRules, host: str
     ) -> None:
-        assert await asked_by_tls(server_context(good), trusting, host) == ACCEPTED
+        assert await asked_by_tls(presenting(good), trusting, host) == ACCEPTED
 
     async def test_what_it_says_counts(self, good: Certificate, trusting: TlsRules) -> None:
-        with form_server(tls=server_context(good)) as server:
+        with form_server(tls=presenting(good)) as server:
             async with backend(server.port, tls=trusting) as subject:
                 assert isinstance(await ask(subject, b"wrong"), Rejected)
                 assert await ask(subject) == ACCEPTED
@@ -306,7 +306,7 @@ class TestTls:
         issue: Callable[[Authority], Certificate],
         fault: str,
     ) -> None:
-        result = await asked_by_tls(server_context(issue(authority)), trusting)
+        result = await asked_by_tls(presenting(issue(authority)), trusting)
 
         assert isinstance(result, Unavailable)
         assert result.detail.endswith(f": {fault}")
@@ -316,18 +316,18 @@ class TestTls:
     ) -> None:
         stranger = Authority(tmp_path, "stranger").issue()
 
-        result = await asked_by_tls(server_context(stranger), trusting)
+        result = await asked_by_tls(presenting(stranger), trusting)
 
         assert isinstance(result, Unavailable)
         assert "signed by an authority that is not known here" in result.detail
 
     async def test_any_will_do_where_none_is_looked_at(self, authority: Authority) -> None:
-        context = server_context(authority.issue_expired())
+        context = presenting(authority.issue_expired())
 
         assert await asked_by_tls(context, TlsRules(check_peer=False)) == ACCEPTED
 
     async def test_old_tls_is_refused(self, good: Certificate, trusting: TlsRules) -> None:
-        context = server_context(good)
+        context = presenting(good)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
 
         result = await asked_by_tls(context, trusting._replace(minimum="1.3"))
@@ -338,7 +338,7 @@ class TestTls:
     async def test_a_server_that_wants_a_certificate_gets_ours(
         self, authority: Authority, good: Certificate, trusting: TlsRules
     ) -> None:
-        context = server_context(good)
+        context = presenting(good)
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority.file)
         own = authority.issue_for_client()
@@ -349,7 +349,7 @@ class TestTls:
     async def test_without_one_that_is_the_outage(
         self, authority: Authority, good: Certificate, trusting: TlsRules
     ) -> None:
-        context = server_context(good)
+        context = presenting(good)
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority.file)
 
@@ -372,7 +372,7 @@ class TestTls:
     async def test_what_tls_says_after_its_beginning_is_no_answer(
         self, good: Certificate, trusting: TlsRules
     ) -> None:
-        with form_server(tls=server_context(good)) as server:
+        with form_server(tls=presenting(good)) as server:
             endpoint = Endpoint(LOOPBACK, server.port, Security.TLS)
             subject = Httpform(Slow(endpoint, make_context(trusting), 5.0), URI, DATA, 1)
             result = await ask(subject)
@@ -390,7 +390,7 @@ class TestTls:
         assert "it does not speak TLS there" in result.detail
 
     async def test_so_is_one_with_tls_that_is_asked_without(self, good: Certificate) -> None:
-        with form_server(tls=server_context(good)) as server:
+        with form_server(tls=presenting(good)) as server:
             async with backend(server.port) as subject:
                 assert isinstance(await ask(subject), Unavailable)
 
@@ -398,7 +398,7 @@ class TestTls:
         self, good: Certificate, trusting: TlsRules
     ) -> None:
         def say_yes(connection: socket.socket) -> socket.socket:
-            secured = server_context(good).wrap_socket(connection, server_side=True)
+            secured = presenting(good).wrap_socket(connection, server_side=True)
             secured.recv(65_536)
             secured.sendall(YES)
             return secured
@@ -446,7 +446,7 @@ print(*(set(sys.modules) - before))
 def test_a_request_imports_nothing_after_the_preload(
     server: FormServer, authority: Authority, good: Certificate
 ) -> None:
-    with form_server(tls=server_context(good)) as secure:
+    with form_server(tls=presenting(good)) as secure:
         ports = [server.port, secure.port, free_port()]
         done = subprocess.run(
             [sys.executable, "-c", WHAT_A_REQUEST_IMPORTS, *map(str, ports), authority.file],
