@@ -109,10 +109,7 @@ class KerberosError(Exception):
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Return libkrb5, loaded once; StartupError where it is missing.
-
-    Looking for it may run a program (ldconfig): call this before workers are forked.
-    """
+    """Return libkrb5, loaded once: before workers are forked, for all; StartupError without it."""
     try:
         library = ctypes.CDLL(LIBRARY)  # which lets go of the GIL in every call
     except OSError as error:
