@@ -8,13 +8,19 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 
 def pytest_configure() -> None:
     """Look for daemons and their tools where a user's PATH does not; let interrupts interrupt.
 
     Shells start background jobs with SIGINT ignored, and programs under test inherit that.
+    How long an example of hypothesis takes says something of the machine, not of us.
     """
+    settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

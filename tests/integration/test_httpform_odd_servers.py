@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from aiohttp.client_proto import ResponseHandler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pysaslauthd.backends import httpform
@@ -708,7 +708,6 @@ answers = st.binary() | st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size
 
 
 @given(answers)
-@settings(deadline=None)
 async def test_whatever_a_server_sends_there_is_a_verdict_and_no_yes_that_it_does_not_say(
     answer: bytes,
 ) -> None:

@@ -47,13 +47,13 @@ def read(data: bytes) -> Records | None:
 
 
 @given(st.dictionaries(st.binary(max_size=1500), st.binary(max_size=6000), max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_records_are_read_as_they_were_written(records: Records) -> None:
     assert berkeley_hash.parse(berkeley_hash.build(records)) == records
 
 
 @given(CHANGES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_changed_berkeley_file_is_read_or_called_damaged(
     changes: list[tuple[int, bytes]],
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_changed_berkeley_file_is_read_or_called_damaged(
 
 
 @given(CHANGES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_changed_lmdb_file_is_read_or_called_damaged(changes: list[tuple[int, bytes]]) -> None:
     data = changed(lmdb_sample(), changes)
 
@@ -70,13 +70,13 @@ def test_a_changed_lmdb_file_is_read_or_called_damaged(changes: list[tuple[int, 
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_arbitrary_bytes_are_called_damaged(data: bytes) -> None:
     assert read(data) is None
 
 
 @given(st.integers(0, 10_000_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_file_that_is_cut_off_is_never_half_read(place: int) -> None:
     berkeley, mapped = berkeley_sample(), lmdb_sample()
 
@@ -85,7 +85,7 @@ def test_a_file_that_is_cut_off_is_never_half_read(place: int) -> None:
 
 
 @given(st.binary(min_size=1, max_size=600))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_a_file_of_any_bytes_is_refused_by_name(data: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(data)
