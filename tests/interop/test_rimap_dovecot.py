@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pysaslauthd.backends import rimap
 from pysaslauthd.backends.rimap import Rimap
 from pysaslauthd.model import (
     Accepted,
@@ -171,7 +172,8 @@ async def test_the_end_of_a_line_injects_nothing(
     )
 
 
-async def test_it_logs_out() -> None:
+async def test_it_logs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rimap, "GOODBYE", DEADLINE)  # a server that has just started is slow
     with dovecot(USERS) as server:
         async with backend(server) as made:
             for _ in range(3):
