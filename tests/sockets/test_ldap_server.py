@@ -311,7 +311,7 @@ class TestFailing:
         async with ldap_server(say_nothing) as peer, client(peer.port, QUICK) as subject:
             with pytest.raises(ServerFailed):
                 await search(subject)
-            await eventually(lambda: peer.connections == 3, "two more looks at it")
+            await eventually(lambda: peer.connections >= 3, "two more looks at it")
 
             assert "no word from it" in subject.problem
             peer.respond = answer_all
@@ -334,7 +334,7 @@ class TestFailing:
         async with ldap_server(say_nothing) as peer, client(peer.port, QUICK) as subject:
             with pytest.raises(ServerFailed):
                 await search(subject)
-            await eventually(lambda: peer.connections == 3, "two more looks at it")
+            await eventually(lambda: peer.connections >= 3, "two more looks at it")
             peer.respond = answer_all
             await eventually(lambda: not subject.problem, "recovery")
 
@@ -429,7 +429,7 @@ class TestTheServicesIdentity:
         async with ldap_server(challenge) as peer, client(peer.port, take_on=PROVEN) as it:
             with pytest.raises(ServerFailed, match="no thread is left"):
                 await search(it)
-            await eventually(lambda: peer.connections == 2, "look at it")
+            await eventually(lambda: peer.connections >= 2, "look at it")
             loop.set_default_executor(ThreadPoolExecutor())
 
             await eventually(lambda: not it.problem, "recovery")

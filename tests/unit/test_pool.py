@@ -763,7 +763,7 @@ class TestComplaints:
 
         asked = [hold(pool, gate), put(pool, PID, kind="other")]
 
-        await eventually(lambda: len(caplog.messages) == 2, "two complaints")
+        await eventually(lambda: len(caplog.messages) >= 2, "two complaints")
         gate.open()
         await answers(asked)
 

@@ -196,7 +196,7 @@ async def test_old_addresses_are_used_while_no_name_server_answers(clock: Clock)
     server.answer = NO_NAME_SERVER
     clock.now += resolver.FRESH
     await subject.find()
-    await eventually(lambda: len(server.asked) == 2, "another look-up")
+    await eventually(lambda: len(server.asked) >= 2, "another look-up")
     clock.now += 100 * resolver.FRESH
 
     assert await subject.find() == [FIRST]
