@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.helpers.certificates import Certificate
-from tests.helpers.processes import Server, ServerFailed, free_port, short_directory
+from tests.helpers.processes import Server, ServerFailed, free_port, short_directory, wait_for
 
 CONFIGURATION = """\
 base_dir = {directory}/run
@@ -90,6 +90,8 @@ class Dovecot:
         if server is not None:
             os.killpg(server.pid, signal.SIGKILL)  # asked to end, it takes a second for that
             server.stop()
+            # Its children are killed, too, but may not be gone.
+            wait_for(lambda: not is_listened_at(self.port), "the end of the last login process")
             # It would be taken for that of a server that does not answer.
             (self._directory / "run" / "anvil-auth-penalty").unlink(missing_ok=True)
 
@@ -110,6 +112,12 @@ def greeting(port: int) -> bytes:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as client:
         return client.recv(1024)
     return b""
+
+
+def is_listened_at(port: int) -> bool:
+    """Say whether connections to *port* are taken."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _record(user: str, password: bytes) -> str:
