@@ -69,4 +69,5 @@ def _escaped_character(character: str) -> str:
         return f"\\x{ord(character):02x}"
     if character.isprintable():
         return character
-    return character.encode("unicode_escape").decode()
+    # Not the codec unicode_escape: that is a file, which the front may not be able to read.
+    return ascii(character)[1:-1]

@@ -67,7 +67,7 @@ class Credentials:
         if any(Secret(form).shows_in(said) for form in forms):
             return NOT_SHOWN
         text = said[:SHOWN_BYTES].decode(errors="backslashreplace")
-        return text if text.isprintable() else text.encode("unicode_escape").decode()
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
     def _login(self, capabilities: Capabilities) -> list[bytes]:
         pieces = [b"saslauthd LOGIN"]

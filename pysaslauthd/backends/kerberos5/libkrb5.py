@@ -228,4 +228,4 @@ class Session:
 def readable(text: bytes) -> str:
     """Return *text* of the library as one bounded line: names in it come from strangers."""
     line = text.decode(errors="backslashreplace")[:LONGEST_TEXT]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
