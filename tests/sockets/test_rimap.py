@@ -203,7 +203,7 @@ async def test_a_server_that_goes_on_talking_hears_the_logout() -> None:
         ),
         pytest.param(
             [b"* \x1b[2J\0\xff\r\n"],
-            r"it does not greet as an IMAP server does: * \x1b[2J\x00\\xff",
+            r"it does not greet as an IMAP server does: * \x1b[2J\x00\xff",
             id="garbage",
         ),
         pytest.param([b"x" * 9000], "a line of more than 8192 bytes", id="endless-line"),
