@@ -72,6 +72,14 @@ class AuthRequest(NamedTuple):
     received: float
 
 
+class Lookup(NamedTuple):
+    """What a store of passwords is asked for: *user* of *realm*; *received* as in AuthRequest."""
+
+    user: str
+    realm: str
+    received: float
+
+
 class Reason(Enum):
     """Why a request was refused; a closed set, fit for counting."""
 
@@ -81,6 +89,8 @@ class Reason(Enum):
     PASSWORD_EXPIRED = "password expired"  # noqa: S105 (the same)
     ACCOUNT_LOCKED = "account locked"
     PASSWORD_MUST_CHANGE = "password must be changed"  # noqa: S105 (the same)
+    MALFORMED = "malformed message"
+    NO_AUTHORISATION = "may not act as somebody else"
     DENIED = "denied"  # by policy: not for this service, not from this address, in no such group
 
 

@@ -6,9 +6,11 @@ a contract test (tests/contract), and its name in `plugins`.
 
 from collections.abc import Awaitable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from pysaslauthd.model import AuthRequest, AuthResult
+from pysaslauthd.model import AuthRequest, AuthResult, Lookup, Rejected, Secret, Unavailable
+
+Found: TypeAlias = Secret | Rejected | Unavailable
 
 
 class Naming(Enum):
@@ -51,6 +53,20 @@ class PasswordVerifier(Protocol):
 
     async def close(self) -> None:
         """Let go of everything held; no request is in flight any more."""
+        ...
+
+
+class SecretStore(Protocol):
+    """Has the passwords themselves, which CRAM-MD5, DIGEST-MD5 and SCRAM compute with.
+
+    For it holds what holds for `PasswordVerifier`; an unknown user is `Rejected`.
+    """
+
+    name: str
+    naming: Naming
+
+    def fetch(self, lookup: Lookup, /) -> Found | Awaitable[Found]:
+        """Return a user's password, or why there is none, or what to wait for to have it."""
         ...
 
 

@@ -16,7 +16,7 @@ from pysaslauthd.sasl.client import (
     find,
     strongest,
 )
-from pysaslauthd.sasl.client.exchange import random_nonce
+from pysaslauthd.sasl.nonces import random_nonce
 
 JOE = Credentials("joe", Secret(b"right"), service="ldap", host="directory.test.example")
 SCRAM = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]

@@ -10,8 +10,9 @@ from pysaslauthd.sasl.client.credentials import (
     password_bytes,
     required_name,
 )
-from pysaslauthd.sasl.client.exchange import Mechanism, Nonces, Script
+from pysaslauthd.sasl.client.exchange import Mechanism, Script
 from pysaslauthd.sasl.md5 import hmac_md5
+from pysaslauthd.sasl.nonces import Nonces
 
 LARGEST_CHALLENGE = 1024  # bytes: what libsasl takes
 

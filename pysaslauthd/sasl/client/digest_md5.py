@@ -11,7 +11,7 @@ from pysaslauthd.sasl.client.credentials import (
     password_bytes,
     required_name,
 )
-from pysaslauthd.sasl.client.exchange import Mechanism, Nonces, Script, ServerNotGenuine
+from pysaslauthd.sasl.client.exchange import Mechanism, Script, ServerNotGenuine
 from pysaslauthd.sasl.digest_md5 import (
     CHALLENGE_BOUND,
     NONCE_COUNT,
@@ -27,6 +27,7 @@ from pysaslauthd.sasl.digest_md5 import (
     server_proof,
     single,
 )
+from pysaslauthd.sasl.nonces import Nonces
 
 UTF_8 = b"utf-8"
 ALGORITHM = b"md5-sess"

@@ -1,18 +1,12 @@
 """One authentication, seen from the client: runs a mechanism's script, and judges the end."""
 
-import base64
-import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.sasl.client.credentials import Credentials
-
-NONCE_BYTES = 24  # of randomness; in base64 without padding
-
-Nonces = Callable[[], str]
-"""Makes nonces: printable ASCII without comma, quote and backslash, never the same twice."""
+from pysaslauthd.sasl.nonces import Nonces, random_nonce
 
 Script = Generator[bytes | None, bytes, bytes]
 """A mechanism's messages in order, each for what the server says to the one before.
@@ -45,11 +39,6 @@ class ServerRefused(MalformedMessage):
         super().__init__(f"the server refuses: {error}")
         self.error = error
         self.blames_credentials = error in {"invalid-proof", "unknown-user"}
-
-
-def random_nonce() -> str:
-    """Return 32 characters that nobody can guess."""
-    return base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode()
 
 
 class ClientExchange:

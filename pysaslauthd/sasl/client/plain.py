@@ -11,7 +11,8 @@ from pysaslauthd.sasl.client.credentials import (
     password_bytes,
     required_name,
 )
-from pysaslauthd.sasl.client.exchange import Mechanism, Nonces, Script
+from pysaslauthd.sasl.client.exchange import Mechanism, Script
+from pysaslauthd.sasl.nonces import Nonces
 
 
 def script(credentials: Credentials, _nonces: Nonces) -> Script:

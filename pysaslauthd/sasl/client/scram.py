@@ -16,11 +16,11 @@ from pysaslauthd.sasl.client.credentials import (
 )
 from pysaslauthd.sasl.client.exchange import (
     Mechanism,
-    Nonces,
     Script,
     ServerNotGenuine,
     ServerRefused,
 )
+from pysaslauthd.sasl.nonces import Nonces
 from pysaslauthd.sasl.prep import NotPreparable, prepare_query, prepare_stored
 from pysaslauthd.sasl.scram import (
     SHA_1,

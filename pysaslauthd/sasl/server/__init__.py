@@ -1,0 +1,1 @@
+"""The server halves of the mechanisms, and what runs them."""
