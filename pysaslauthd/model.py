@@ -52,10 +52,14 @@ class Secret:
 
 
 class Origin(NamedTuple):
-    """Where a request came from: the application's service name and its client's address."""
+    """Where a request came from: the application's service name and its client's address.
+
+    *mechanism*: the SASL mechanism's name, where the door speaks SASL itself.
+    """
 
     service: str
     remote: str = ""
+    mechanism: str = ""
 
 
 class AuthRequest(NamedTuple):

@@ -6,9 +6,18 @@ import logging
 import time
 from collections.abc import Awaitable
 
-from pysaslauthd.backends.base import Naming
+from pysaslauthd.backends.base import Found, Naming
 from pysaslauthd.errors import StoreCorrupt, StoreError
-from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
+from pysaslauthd.model import (
+    Accepted,
+    AuthRequest,
+    AuthResult,
+    Lookup,
+    Reason,
+    Rejected,
+    Secret,
+    Unavailable,
+)
 from pysaslauthd.stores import sasldb
 
 log = logging.getLogger(__name__)
@@ -61,6 +70,12 @@ class Sasldb:
             return self._answer_from_new(request)
         return self._answer(request)
 
+    def fetch(self, lookup: Lookup, /) -> Found | Awaitable[Found]:
+        """Return a user's password at once, unless the file has changed and must be read first."""
+        if lookup.received > self._looked and not self._is_current():
+            return self._find_in_new(lookup)
+        return self._find(lookup)
+
     def _is_current(self) -> bool:
         """Look at the file; say whether what is in memory is what it holds."""
         looked = time.monotonic()
@@ -86,11 +101,24 @@ class Sasldb:
             return Accepted(request.user, NAME)
         return WRONG_PASSWORD
 
+    def _find(self, lookup: Lookup) -> Found:
+        if self._problem is not None:
+            return Unavailable(self._problem, NAME)
+        stored = self._records.get(sasldb.key(lookup.user.encode(), lookup.realm.encode()))
+        return NO_SUCH_USER if stored is None else Secret(stored)
+
     async def _answer_from_new(self, request: AuthRequest) -> AuthResult:
-        # A load that was under way when the request came may have missed the change.
-        while request.received > self._looked:
-            await self._load()
+        await self._load_since(request.received)
         return self._answer(request)
+
+    async def _find_in_new(self, lookup: Lookup) -> Found:
+        await self._load_since(lookup.received)
+        return self._find(lookup)
+
+    async def _load_since(self, received: float) -> None:
+        # A load that was under way when the request came may have missed the change.
+        while received > self._looked:
+            await self._load()
 
     async def _load(self) -> None:
         """Read the file in a thread; whoever needs it meanwhile waits for the same reading."""

@@ -47,12 +47,14 @@ class Audit:
                 )
 
     def _who(self, request: AuthRequest) -> str:
-        service, remote = request.origin
+        service, remote, mechanism = request.origin
         who = (
             f"[user={escaped(self._names.logged_user(request))}]"
             f" [service={escaped(service)}] [realm={escaped(request.realm)}]"
         )
-        return f"{who} [remote={escaped(remote)}]" if remote else who
+        # Where we know more than the C daemon: before what it has last.
+        who += f" [remote={escaped(remote)}]" if remote else ""
+        return f"{who} [sasl={mechanism}]" if mechanism else who
 
 
 def escaped(value: str) -> str:

@@ -29,3 +29,19 @@ class Names(NamedTuple):
         if self.combine and request.realm:
             return f"{request.user}@{request.realm}"
         return request.user
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Return user and realm of a *name* that is one, as `user@realm`; an empty realm if none.
+
+        It is split at its last `@` (RFC 5321 allows others before, in quotes).
+        """
+        user, at, realm = name.rpartition("@")
+        return (user, realm) if at else (realm, "")
+
+    def are_same(self, one: str, other: str) -> bool:
+        """Say whether two names are of one user: the default realm need not be written."""
+        return self._completed(one) == self._completed(other)
+
+    def _completed(self, name: str) -> tuple[str, str]:
+        user, realm = self.split(name)
+        return user, realm or self.default_realm

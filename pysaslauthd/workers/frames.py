@@ -52,8 +52,8 @@ def decode(packet: bytes, count: int) -> list[bytes]:
 
 def encode_question(request: AuthRequest) -> bytes:
     """Return what a worker is asked. ValueError where a field is too long."""
-    service, remote = request.origin
-    names = (request.user, service, request.realm, remote)
+    origin = request.origin
+    names = (request.user, origin.service, request.realm, origin.remote)
     return encode([request.password.reveal(), *(name.encode() for name in names)])
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysaslauthd.errors import MalformedMessage
-from pysaslauthd.model import AuthRequest
+from pysaslauthd.model import AuthRequest, Origin
 from pysaslauthd.wire.mux import Limits, awaits_address, decode_request, encode_request
 
 LIMITS = Limits(20, 30, 20, 20, 20)
@@ -36,7 +36,7 @@ def test_a_request_decodes_to_what_was_encoded(
     assert request is not None
     assert (request.user, request.realm) == (login, realm)
     assert request.password.reveal() == password
-    assert request.origin == (service, remote or "")
+    assert request.origin == Origin(service, remote or "")
 
 
 @given(st.binary(max_size=120), st.data())

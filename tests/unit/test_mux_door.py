@@ -12,7 +12,7 @@ from socket import SocketType
 
 import pytest
 
-from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Unavailable
+from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Origin, Unavailable
 from pysaslauthd.server.mux import MuxDoor, Rules
 from pysaslauthd.server.waiting import Bounds
 from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_request
@@ -128,7 +128,7 @@ async def test_a_request_carries_its_fields_to_the_engine(open_house: OpenHouse)
 
     (request,) = house.asked
     assert (request.user, request.password.reveal(), request.realm) == ("joe", b"pw", "r")
-    assert request.origin == ("smtp", "192.0.2.7;9")
+    assert request.origin == Origin("smtp", "192.0.2.7;9")
 
 
 async def test_an_answer_that_takes_time_is_awaited(open_house: OpenHouse) -> None:
