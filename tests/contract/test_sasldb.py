@@ -15,8 +15,9 @@ import pytest
 from pysaslauthd.backends import sasldb as backend
 from pysaslauthd.backends.sasldb import Sasldb
 from pysaslauthd.errors import StoreError
-from pysaslauthd.model import Accepted, AuthResult, Rejected, Unavailable
+from pysaslauthd.model import Accepted, AuthResult, Rejected, Secret, Unavailable
 from pysaslauthd.stores import sasldb
+from tests.contract.store import StoreContract, found, lookup_of
 from tests.contract.verifier import VerifierContract, request_for, settled
 from tests.helpers.processes import wait_for
 
@@ -58,6 +59,24 @@ class TestContract(VerifierContract):
     @pytest.fixture
     def broken(self, tmp_path: Path) -> Sasldb:
         return Sasldb(str(tmp_path / "missing"))
+
+
+class TestStore(StoreContract):
+    @pytest.fixture
+    def store(self, verifier: Sasldb) -> Sasldb:
+        return verifier
+
+    @pytest.fixture
+    def broken(self, tmp_path: Path) -> Sasldb:
+        return Sasldb(str(tmp_path / "missing"))
+
+    def test_it_answers_at_once(self, store: Sasldb) -> None:
+        assert store.fetch(lookup_of("joe")) == Secret(b"pw")
+
+    async def test_a_change_shows_with_the_next_question(self, store: Sasldb, path: Path) -> None:
+        put(path, "joe", "new")
+
+        assert await found(store.fetch(lookup_of("joe"))) == Secret(b"new")
 
 
 async def test_it_answers_at_once(verifier: Sasldb) -> None:

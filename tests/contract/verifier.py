@@ -29,8 +29,8 @@ async def settled(answer: AuthResult | Awaitable[AuthResult]) -> AuthResult:
     return await answer if inspect.isawaitable(answer) else answer
 
 
-class VerifierContract:
-    """Subclasses provide `verifier`, which knows joe of realm r with password pw, and `broken`.
+class VerdictContract:
+    """Subclasses provide `verifier`, which knows joe of realm r with password pw.
 
     *yes* is the text of a yes; *unknown*, what an unknown user is called by those who cannot tell.
     """
@@ -63,6 +63,10 @@ class VerifierContract:
     )
     async def test_it_rejects_a_hostile_name(self, verifier: PasswordVerifier, user: str) -> None:
         assert isinstance(await settled(verifier.verify(request_for(user, b"pw"))), Rejected)
+
+
+class VerifierContract(VerdictContract):
+    """For backends that may find out nothing: subclasses provide `broken`, too, which does not."""
 
     async def test_it_calls_an_outage_an_outage(self, broken: PasswordVerifier) -> None:
         result = await settled(broken.verify(request_for("joe", b"pw")))

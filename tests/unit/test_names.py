@@ -1,3 +1,5 @@
+import pytest
+
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.engine.names import Names
 from pysaslauthd.model import AuthRequest, Origin, Secret
@@ -59,3 +61,32 @@ def test_a_name_with_an_at_sign_is_not_split() -> None:
     )
 
     assert (asked.user, asked.realm) == ("ann@example.org", "host")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("joe", ("joe", "")),
+        ("joe@example.com", ("joe", "example.com")),
+        ("joe@home@example.com", ("joe@home", "example.com")),
+        ("joe@", ("joe", "")),
+        ("@example.com", ("", "example.com")),
+    ],
+)
+def test_a_name_is_split_at_its_last_at_sign(name: str, parts: tuple[str, str]) -> None:
+    assert Names(combine=False, default_realm="host").split(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("joe", "joe", True),
+        ("joe", "joe@host", True),
+        ("joe", "joe@example.com", False),
+        ("joe", "JOE", False),
+    ],
+)
+def test_two_names_are_of_one_user_if_they_differ_in_the_default_realm_only(
+    one: str, other: str, *, same: bool
+) -> None:
+    assert Names(combine=False, default_realm="host").are_same(one, other) is same

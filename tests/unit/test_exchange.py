@@ -1,0 +1,293 @@
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from pysaslauthd.backends.base import Found, Naming, SecretStore
+from pysaslauthd.backends.static import Static
+from pysaslauthd.engine.audit import Audit
+from pysaslauthd.engine.authenticator import Authenticator
+from pysaslauthd.engine.exchange import Exchange, Exchanges, Parts
+from pysaslauthd.engine.names import Names
+from pysaslauthd.model import (
+    Accepted,
+    AuthResult,
+    Deadlines,
+    Lookup,
+    Origin,
+    Reason,
+    Rejected,
+    Secret,
+    Unavailable,
+)
+from pysaslauthd.sasl.server.mechanism import (
+    Challenge,
+    Finished,
+    Mechanism,
+    Need,
+    Script,
+    Stored,
+    Surroundings,
+    Traits,
+    fetch,
+    first_message,
+    say,
+)
+from pysaslauthd.sasl.server.plain import PLAIN
+
+USERS = Static({"joe": Secret(b"pw"), "joe@example.com": Secret(b"other")})
+HERE = Surroundings("mail.test.example", Secret(b"the key of this process"))
+NAMES = Names(combine=False, default_realm="test.example")
+ORIGIN = Origin("smtp", "192.0.2.7")
+
+pytestmark = pytest.mark.usefixtures("seen_logs")
+
+
+def echo(_surroundings: Surroundings, initial: bytes | None) -> Script:
+    """Have the client say name and password, one after the other, and compare with what is kept."""
+    name = (yield from first_message(initial)).decode()
+    stored = yield from fetch(name)
+    if isinstance(stored, Unavailable):
+        return Finished(stored, name)
+    said = yield from say(b"and?")
+    return Finished(stored.verdict(is_proven=stored.password.matches(said)), name)
+
+
+def peek(_surroundings: Surroundings, initial: bytes | None) -> Script:
+    """Have what is kept told to the client, for a test to see."""
+    stored = yield from fetch((initial or b"").decode())
+    assert isinstance(stored, Stored)
+    yield from say(stored.password.reveal())
+    return Finished(stored.verdict(is_proven=True), stored.user)
+
+
+def stumble(_surroundings: Surroundings, _initial: bytes | None) -> Script:
+    """Fail as no mechanism should."""
+    yield from say(b"")
+    raise KeyError("oops")
+
+
+ECHO, PEEK, STUMBLE = (
+    Mechanism(script.__name__.upper(), Need.STORED_PASSWORD, Traits(), script)
+    for script in (echo, peek, stumble)
+)
+
+
+class Slow:
+    """A store that needs time, and may never have enough."""
+
+    name = "slow"
+    naming = Naming.JOINED
+
+    def __init__(self, answer: Callable[[], Awaitable[Found]]) -> None:
+        self._answer = answer
+
+    def fetch(self, _lookup: Lookup, /) -> Awaitable[Found]:
+        return self._answer()
+
+
+async def soon() -> Found:
+    return Secret(b"pw")
+
+
+async def never() -> Found:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def failing() -> Awaitable[Found]:
+    raise KeyError("oops")
+
+
+def exchanges(
+    store: SecretStore | None = USERS,
+    *,
+    deadline: float = 5.0,
+    may_act_as: Callable[[str, str], bool] = lambda _authcid, _authzid: False,
+) -> Exchanges:
+    audit, deadlines = Audit(NAMES), Deadlines(deadline, {})
+    engine = Authenticator(USERS, NAMES, audit, deadlines)
+    parts = Parts(engine, store, NAMES, audit, deadlines)
+    return Exchanges(parts, [ECHO, PLAIN], may_act_as=may_act_as)
+
+
+def plain(message: bytes, source: Exchanges | None = None) -> Exchange:
+    return (source or exchanges()).start(PLAIN, HERE, message, ORIGIN)
+
+
+async def end_of(exchange: Exchange, *responses: bytes) -> AuthResult:
+    said = await exchange.proceed(None)
+    for response in responses:
+        assert isinstance(said, Challenge)
+        said = await exchange.proceed(response)
+    assert isinstance(said, Finished)
+    return said.result
+
+
+async def test_a_right_password_is_a_success() -> None:
+    assert await end_of(plain(b"\0joe\0pw")) == Accepted("joe", "static")
+
+
+async def test_a_wrong_password_is_a_refusal() -> None:
+    result = await end_of(plain(b"\0joe\0no"))
+
+    assert isinstance(result, Rejected)
+    assert result.reason is Reason.WRONG_PASSWORD
+
+
+async def test_a_name_is_split_at_its_last_at_sign() -> None:
+    assert await end_of(plain(b"\0joe@example.com\0other")) == Accepted("joe", "static")
+
+
+async def test_a_client_that_waits_for_its_turn_is_given_it() -> None:
+    exchange = exchanges().start(PLAIN, HERE, None, ORIGIN)
+
+    assert await exchange.proceed(None) == Challenge(b"")
+    assert isinstance(await exchange.proceed(b"\0joe\0pw"), Finished)
+
+
+async def test_what_is_no_message_is_a_refusal_that_says_what_is_wrong(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    result = await end_of(plain(b"joe pw"))
+
+    assert isinstance(result, Rejected)
+    assert result.reason is Reason.MALFORMED
+    assert "[mech=PLAIN] [reason=PLAIN: not authzid, authcid and password]" in caplog.text
+
+
+async def test_a_fault_in_a_mechanism_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    exchange = exchanges().start(STUMBLE, HERE, None, ORIGIN)
+
+    result = await end_of(exchange, b"whatever")
+
+    assert result == Unavailable("internal error", "STUMBLE")
+    assert "KeyError" in caplog.text
+
+
+class TestStoredPasswords:
+    @pytest.mark.parametrize("store", [USERS, Slow(soon)], ids=["at once", "later"])
+    async def test_a_proof_of_the_password_is_a_success(self, store: SecretStore) -> None:
+        exchange = exchanges(store).start(ECHO, HERE, b"joe", ORIGIN)
+
+        assert await end_of(exchange, b"pw") == Accepted("joe", store.name)
+
+    async def test_no_proof_is_a_refusal(self) -> None:
+        exchange = exchanges().start(ECHO, HERE, b"joe", ORIGIN)
+
+        result = await end_of(exchange, b"no")
+
+        assert isinstance(result, Rejected)
+        assert result.reason is Reason.WRONG_PASSWORD
+
+    async def test_an_unknown_user_sees_what_a_known_one_sees(self) -> None:
+        exchange = exchanges().start(ECHO, HERE, b"nobody", ORIGIN)
+
+        assert await exchange.proceed(None) == Challenge(b"and?")
+
+    async def test_an_unknown_user_is_refused_whatever_it_proves(self) -> None:
+        exchange = exchanges().start(PEEK, HERE, b"nobody", ORIGIN)
+        decoy = await exchange.proceed(None)
+        assert isinstance(decoy, Challenge)
+
+        other = exchanges().start(ECHO, HERE, b"nobody", ORIGIN)
+        result = await end_of(other, decoy.data)
+
+        assert isinstance(result, Rejected)
+        assert result.reason is Reason.NO_SUCH_USER
+
+    async def test_a_decoy_is_another_for_every_name(self) -> None:
+        one = await exchanges().start(PEEK, HERE, b"nobody", ORIGIN).proceed(None)
+        other = await exchanges().start(PEEK, HERE, b"no-one", ORIGIN).proceed(None)
+
+        assert one != other
+
+    async def test_an_answer_that_does_not_come_is_an_outage(self) -> None:
+        exchange = exchanges(Slow(never), deadline=0.01).start(ECHO, HERE, b"joe", ORIGIN)
+
+        assert await end_of(exchange) == Unavailable("no answer within 0.01 s", "slow")
+
+    async def test_a_fault_in_the_store_is_an_outage(self) -> None:
+        exchange = exchanges(Slow(failing)).start(ECHO, HERE, b"joe", ORIGIN)
+
+        assert await end_of(exchange) == Unavailable("internal error", "slow")
+
+    def test_without_a_store_no_mechanism_is_offered_that_needs_one(self) -> None:
+        assert exchanges(None).mechanisms == (PLAIN,)
+        assert exchanges().mechanisms == (ECHO, PLAIN)
+
+
+class TestAuthorisation:
+    @pytest.mark.parametrize("authzid", [b"", b"joe", b"joe@test.example"], ids=repr)
+    async def test_everybody_may_act_as_oneself(self, authzid: bytes) -> None:
+        assert isinstance(await end_of(plain(authzid + b"\0joe\0pw")), Accepted)
+
+    @pytest.mark.parametrize("authzid", [b"ann", b"joe@example.com", b"JOE"], ids=repr)
+    async def test_nobody_may_act_as_somebody_else(self, authzid: bytes) -> None:
+        result = await end_of(plain(authzid + b"\0joe\0pw"))
+
+        assert isinstance(result, Rejected)
+        assert result.reason is Reason.NO_AUTHORISATION
+
+    async def test_a_wrong_password_is_told_before_that(self) -> None:
+        result = await end_of(plain(b"ann\0joe\0no"))
+
+        assert isinstance(result, Rejected)
+        assert result.reason is Reason.WRONG_PASSWORD
+
+    async def test_a_rule_may_let_one_act_as_another(self) -> None:
+        allowed = exchanges(may_act_as=lambda *names: names == ("joe", "ann"))
+
+        assert isinstance(await end_of(plain(b"ann\0joe\0pw", allowed)), Accepted)
+
+
+class TestTheLog:
+    @pytest.mark.parametrize(
+        ("exchange", "responses", "line"),
+        [
+            (
+                lambda: plain(b"\0joe\0no"),
+                [],
+                "auth failure: [user=joe] [service=smtp] [realm=] [remote=192.0.2.7]"
+                " [sasl=PLAIN] [mech=static] [reason=Unknown]",
+            ),
+            (
+                lambda: plain(b"ann\0joe@example.com\0other"),
+                [],
+                "auth failure: [user=joe] [service=smtp] [realm=example.com] [remote=192.0.2.7]"
+                " [sasl=PLAIN] [mech=static] [reason=may not act as ann]",
+            ),
+            (
+                lambda: exchanges().start(ECHO, HERE, b"joe", ORIGIN),
+                [b"no"],
+                "auth failure: [user=joe] [service=smtp] [realm=] [remote=192.0.2.7]"
+                " [sasl=ECHO] [mech=static] [reason=Unknown]",
+            ),
+        ],
+        ids=["password", "authorisation", "proof"],
+    )
+    async def test_a_refusal_is_one_line(
+        self,
+        exchange: Callable[[], Exchange],
+        responses: list[bytes],
+        line: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.INFO)
+
+        await end_of(exchange(), *responses)
+
+        assert [record.getMessage() for record in caplog.records] == [line]
+
+    async def test_a_success_is_one_line_for_those_who_want_it(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, logger="pysaslauthd")
+
+        await end_of(exchanges().start(ECHO, HERE, b"joe", ORIGIN), b"pw")
+
+        (record,) = caplog.records
+        assert record.getMessage().startswith("auth success: [user=joe]")
