@@ -96,10 +96,13 @@ class Stored(NamedTuple):
     refusal: Rejected | None = None
 
     def verdict(self, *, is_proven: bool) -> AuthResult:
-        """Return what it means that the client has proven, or not, to know the password."""
+        """Return what it means that the client has proven, or not, to know the password.
+
+        Nobody knows one that is empty: a backend may have it for an account without any.
+        """
         if self.refusal is not None:
             return self.refusal
-        if not is_proven:
+        if not is_proven or not self.password.reveal():
             return Rejected(Reason.WRONG_PASSWORD, self.backend)
         return Accepted(self.user, self.backend)
 

@@ -11,7 +11,7 @@ from pysaslauthd.sasl.server.mechanism import (
     check,
     first_message,
 )
-from pysaslauthd.sasl.server.text import name
+from pysaslauthd.sasl.server.text import name, password, required_name
 
 
 def script(_surroundings: Surroundings, initial: bytes | None) -> Script:
@@ -19,8 +19,8 @@ def script(_surroundings: Surroundings, initial: bytes | None) -> Script:
     parts = message.split(b"\0")
     if len(parts) != 3:
         raise MalformedMessage("PLAIN: not authzid, authcid and password")
-    authzid, authcid = name(parts[0], "authzid"), name(parts[1], "authcid")
-    verdict = yield from check(authcid, parts[2])
+    authzid, authcid = name(parts[0], "authzid"), required_name(parts[1], "authcid")
+    verdict = yield from check(authcid, password(parts[2]))
     return Finished(verdict, authcid, authzid)
 
 
