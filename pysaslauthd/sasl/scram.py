@@ -1,7 +1,7 @@
 """SCRAM (RFC 5802, 7677): what both halves compute, and how their messages are written.
 
 Attributes are one letter, `=` and a value, between commas; their order is fixed
-and is for the halves to check. There is no channel binding (the -PLUS names).
+and is for the halves to check.
 """
 
 import base64
@@ -16,6 +16,7 @@ LARGEST_MESSAGE = 2048  # bytes: what libsasl takes, and a multiple of what anyb
 
 ATTRIBUTE = re.compile(r"([A-Za-z])=([^\0,]+)")
 BARE_EQUALS_SIGN = re.compile("=(?!2C|3D)")
+NONCE = re.compile(r"[!-+\--~]+")
 
 
 class Scram(NamedTuple):

@@ -1,4 +1,4 @@
-"""SCRAM (RFC 5802, 7677) seen from the client."""
+"""SCRAM (RFC 5802, 7677) seen from the client, without channel binding (the -PLUS names)."""
 
 import hmac
 import re
@@ -23,6 +23,7 @@ from pysaslauthd.sasl.client.exchange import (
 from pysaslauthd.sasl.nonces import Nonces
 from pysaslauthd.sasl.prep import NotPreparable, prepare_query, prepare_stored
 from pysaslauthd.sasl.scram import (
+    NONCE,
     SHA_1,
     SHA_256,
     SHA_512,
@@ -41,7 +42,6 @@ LEAST_ITERATIONS = 4096
 # many take half a second with SHA-512; OWASP's advice for SHA-256 is 600,000.
 MOST_ITERATIONS = 1_000_000
 
-NONCE = re.compile(r"[!-+\--~]+")
 COUNT = re.compile("[1-9][0-9]*")
 ERRORS = {  # RFC 5802 section 7
     "invalid-encoding",
