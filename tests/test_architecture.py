@@ -21,7 +21,7 @@ MAY = {
     "remote": VALUES,
     "backends": VALUES | {"wire", "passwords", "stores", "workers", "remote", "sasl.client"},
     "engine": VALUES | {"sasl", "backends.base"},
-    "server": VALUES | {"wire", "smtp", "sasl.exchange", "engine"},
+    "server": VALUES | {"wire", "smtp", "sasl.server", "engine"},
     "config": VALUES,
 }
 COMPOSITION_ROOT = {
