@@ -127,7 +127,8 @@ def check_choices(directives: Directives) -> None:
         raise MalformedMessage("DIGEST-MD5: a nonce count that is not 1")
     if single(directives, "qop") not in (None, QUALITY):
         raise MalformedMessage("DIGEST-MD5: the client does not choose qop=auth")
-    if (single(directives, "charset") or b"utf-8").lower() != b"utf-8":
+    charset = single(directives, "charset")
+    if charset is not None and charset.lower() != b"utf-8":
         raise MalformedMessage("DIGEST-MD5: a charset that is not utf-8")
 
 
