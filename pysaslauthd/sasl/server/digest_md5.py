@@ -34,7 +34,7 @@ from pysaslauthd.sasl.server.mechanism import (
     fetch,
     say,
 )
-from pysaslauthd.sasl.server.text import name, required_name
+from pysaslauthd.sasl.server.text import is_utf8, name, required_name
 
 PROOF = re.compile(rb"[0-9a-f]{32}")
 DIGEST_URI = re.compile(rb"([^/]+)/.+")  # service, and a host in whatever form
@@ -50,27 +50,29 @@ class Response(NamedTuple):
     realm: bytes
     said: Said
     proof: bytes
-    is_utf8: bool
+    says_utf8: bool
 
     def lookup_name(self, offered: str) -> str:
         """Return whose password to ask for: who is of another realm than *offered* is named so."""
-        encoding = "utf-8" if self.is_utf8 else "latin-1"
-        username = required_name(self.username, "username", encoding)
-        realm = name(self.realm, "realm", encoding)
+        username = required_name(self.username, "username", self._encoding(self.username))
+        realm = name(self.realm, "realm", self._encoding(self.realm))
         return f"{username}@{realm}" if realm and realm != offered else username
 
     def secrets(self, password: bytes) -> list[bytes]:
         """Return the hashes that a client may make of *password*.
 
-        The first is the RFC's. The other has UTF-8 where that wants ISO 8859-1: Cyrus
-        SASL calls it bogus, and accepts it.
+        The first is the RFC's. In the others UTF-8 stands where that wants ISO 8859-1: in
+        GNU SASL's in the names; everywhere in the one that Cyrus SASL calls bogus, and takes.
         """
-        as_sent = (self.username, self.realm)
-        username, realm = map(hashed_form, as_sent) if self.is_utf8 else as_sent
         return [
-            secret_hash(username, realm, hashed_form(password)),
-            secret_hash(*as_sent, password),
+            secret_hash(hashed_form(self.username), hashed_form(self.realm), hashed_form(password)),
+            secret_hash(self.username, self.realm, hashed_form(password)),
+            secret_hash(self.username, self.realm, password),
         ]
+
+    def _encoding(self, value: bytes) -> str:
+        """Return what *value* is encoded in: libsasl's clients use UTF-8 without saying so."""
+        return "utf-8" if self.says_utf8 or is_utf8(value) else "latin-1"
 
 
 def script(surroundings: Surroundings, initial: bytes | None) -> Script:
@@ -117,8 +119,8 @@ def parse_response(message: bytes) -> Response:
     if not PROOF.fullmatch(proof):
         raise MalformedMessage("DIGEST-MD5: a response that is not 32 hexadecimal digits")
     username, realm = required(directives, "username"), single(directives, "realm") or b""
-    is_utf8 = single(directives, "charset") is not None
-    return Response(username, realm, said, proof, is_utf8)
+    says_utf8 = single(directives, "charset") is not None
+    return Response(username, realm, said, proof, says_utf8)
 
 
 def check_choices(directives: Directives) -> None:

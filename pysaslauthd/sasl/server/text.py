@@ -29,6 +29,15 @@ def name(value: bytes, what: str, encoding: str = "utf-8") -> str:
     return text
 
 
+def is_utf8(value: bytes) -> bool:
+    """Say whether *value* could be text in UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def required_name(value: bytes, what: str, encoding: str = "utf-8") -> str:
     """Return *value* as a name that is not empty; MalformedMessage where it is none."""
     if not value:
