@@ -1,7 +1,9 @@
 """Our server halves, at the clients of Cyrus SASL, GNU SASL and Perl's Authen::SASL."""
 
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -171,7 +173,9 @@ class TestGnuSasl:
 
 
 @pytest.fixture(scope="module")
-def perl() -> Iterator[SaslClient]:
+def perl(lacking: Callable[[str], NoReturn]) -> Iterator[SaslClient]:
+    if subprocess.run(["perl", "-MAuthen::SASL", "-e", "1"], check=False).returncode:
+        lacking("needs Perl's Authen::SASL")
     script = ROOT / "tests" / "helpers" / "authen_sasl.pl"
     client = ClientProcess("perl", str(script), SERVICE, HOST)
     yield client

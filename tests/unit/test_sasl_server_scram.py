@@ -151,6 +151,17 @@ class TestNames:
         assert server.asked == [FetchPassword("IX,=")]
         assert (reply.is_success, reply.user) == (True, "IX,=")
 
+    @pytest.mark.parametrize(
+        ("authzid", "told"), [("\u2168", "IX"), ("IX", "IX"), ("\u2167", "\u2167")], ids=ascii
+    )
+    def test_who_says_twice_who_it_is_is_one(self, authzid: str, told: str) -> None:
+        server = OwnServer({"IX": "right"})
+
+        log_in(server, header=f"n,a={authzid},".encode(), name="\u2168".encode())
+
+        assert server.finished is not None
+        assert server.finished[1:3] == ("IX", told)
+
     def test_a_name_may_be_newer_than_unicode_3_2(self) -> None:
         assert log_in(OwnServer({"\U0001f600": "right"}), name="\U0001f600".encode()).is_success
 

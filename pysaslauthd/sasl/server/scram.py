@@ -119,14 +119,19 @@ def parse_client_first(message: bytes) -> ClientFirst:
     found = CLIENT_FIRST.fullmatch(message)
     if not found:
         raise MalformedMessage("SCRAM: the client's first message has no gs2-header")
-    header, flag, authzid, bare = found.groups()
+    header, flag, attribute, bare = found.groups()
     attributes = parse_attributes(bare)
     if "".join(letter for letter, _ in attributes[:2]) != "nr":
         raise MalformedMessage("SCRAM: the client's first message is not n=, r=")
-    authcid, nonce = (value for _, value in attributes[:2])
+    saslname, nonce = (value for _, value in attributes[:2])
     if not NONCE.fullmatch(nonce):
         raise MalformedMessage("SCRAM: the client's nonce is not printable")
-    return ClientFirst(header, flag, parse_authzid(authzid), prepared(authcid), nonce, bare)
+    as_sent = name(unescape(saslname).encode(), "authcid")
+    authcid, authzid = prepared(as_sent), parse_authzid(attribute)
+    # libsasl's clients say twice who they are, and prepare neither: it is still one name.
+    return ClientFirst(
+        *(header, flag, authcid if authzid == as_sent else authzid, authcid, nonce, bare)
+    )
 
 
 def parse_authzid(attribute: bytes | None) -> str:
@@ -137,9 +142,8 @@ def parse_authzid(attribute: bytes | None) -> str:
     return name(unescape(saslname).encode(), "authzid")
 
 
-def prepared(saslname: str) -> str:
+def prepared(authcid: str) -> str:
     """Return the name that users are looked for by: a query (RFC 5802 section 5.1)."""
-    authcid = name(unescape(saslname).encode(), "authcid")
     try:
         query = prepare_query(authcid)
     except NotPreparable as error:
