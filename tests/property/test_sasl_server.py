@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pysaslauthd.errors import MalformedMessage
@@ -29,6 +29,8 @@ EVERYTHING = HERE._replace(
     channel_binding=ChannelBinding("tls-unique", b"unique"),
     external="joe",
 )
+
+unhurried = settings(deadline=None)  # SCRAM's keys take milliseconds, on purpose
 
 # Random bytes hardly ever are a message: most are made of what messages are made of.
 pieces = st.sampled_from(
@@ -62,6 +64,7 @@ messages = st.one_of(
 
 
 @pytest.mark.parametrize("mechanism", NAMES)
+@unhurried
 @given(initial=st.none() | messages, responses=st.lists(messages, max_size=4))
 def test_no_client_raises_anything_but_a_malformed_message(
     mechanism: str, initial: bytes | None, responses: list[bytes]
@@ -78,6 +81,7 @@ def test_no_client_raises_anything_but_a_malformed_message(
 
 
 @pytest.mark.parametrize("mechanism", [name for name in NAMES if name not in OPEN])
+@unhurried
 @given(initial=st.none() | messages, responses=st.lists(messages, max_size=4))
 def test_no_client_that_does_not_know_the_password_is_let_in(
     mechanism: str, initial: bytes | None, responses: list[bytes]
@@ -125,6 +129,7 @@ passwords = texts.filter(lambda password: len(password.encode()) <= LONGEST_PASS
 
 
 @pytest.mark.parametrize("mechanism", ["DIGEST-MD5", "CRAM-MD5", "PLAIN"])
+@unhurried
 @given(name=names, password=passwords)
 @example(name='q"\\,= x', password='a "b" \\c')
 @example(name="zoë", password="pässwörd €")
@@ -133,6 +138,7 @@ def test_who_has_the_password_is_let_in(mechanism: str, name: str, password: str
 
 
 @pytest.mark.parametrize("mechanism", SCRAM)
+@unhurried
 @given(password=passwords)
 @example(password="pässwörd €")
 @example(password="\u2168")
@@ -141,6 +147,7 @@ def test_who_has_the_password_is_let_in_by_scram(mechanism: str, password: str) 
 
 
 @pytest.mark.parametrize("mechanism", BY_PASSWORD)
+@unhurried
 @given(stored=passwords, said=passwords)
 @example(stored="right", said="Right")
 @example(stored="right", said="right ")
@@ -187,6 +194,7 @@ class Tampering(NamedTuple):
     ("mechanism", "count"),
     [*((name, 4) for name in SCRAM), ("CRAM-MD5", 2), ("PLAIN", 1)],
 )
+@unhurried
 @given(st.data())
 def test_no_changed_byte_ends_in_success(mechanism: str, count: int, data: st.DataObject) -> None:
     which = data.draw(st.integers(0, count - 1), "message")
@@ -197,6 +205,7 @@ def test_no_changed_byte_ends_in_success(mechanism: str, count: int, data: st.Da
     assert len(tampering.seen) > which
 
 
+@unhurried
 @given(st.data())
 def test_a_changed_byte_of_digest_md5_ends_in_success_only_where_nothing_depends_on_it(
     data: st.DataObject,

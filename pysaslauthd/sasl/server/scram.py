@@ -39,6 +39,7 @@ from pysaslauthd.sasl.server.scram_keys import ITERATIONS, KeyRing, Proof
 from pysaslauthd.sasl.server.text import name
 
 CLIENT_FIRST = re.compile(rb"((n|y|p=[A-Za-z0-9.-]+),(a=[^,]+)?,)(.*)", re.DOTALL)
+LETTERS_OF_FINAL = re.compile("cr[^p]*p")
 
 
 class ClientFirst(NamedTuple):
@@ -157,7 +158,7 @@ def parse_client_final(message: bytes) -> ClientFinal:
     """Return what *message* says; extensions are ignored, but proved."""
     attributes = parse_attributes(message)
     letters = "".join(letter for letter, _ in attributes)
-    if not (letters.startswith("cr") and letters.endswith("p")):
+    if not LETTERS_OF_FINAL.fullmatch(letters):
         raise MalformedMessage("SCRAM: the client's last message is not c=, r=, p=")
     binding, nonce, *_, proof = (value for _, value in attributes)
     without_proof, _, _ = message.rpartition(b",")
