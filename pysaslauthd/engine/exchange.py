@@ -1,7 +1,6 @@
 """Runs SASL exchanges: asks the backend what a mechanism needs, and judges the end."""
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from pysaslauthd.model import (
     Secret,
     Unavailable,
 )
+from pysaslauthd.sasl.server.decoys import decoy_password
 from pysaslauthd.sasl.server.exchange import ServerExchange
 from pysaslauthd.sasl.server.mechanism import (
     Answer,
@@ -34,6 +34,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Finished,
     Mechanism,
     Need,
+    Step,
     Stored,
     Surroundings,
 )
@@ -67,8 +68,7 @@ class Exchanges:
         *,
         may_act_as: Callable[[str, str], bool] = lambda _authcid, _authzid: False,
     ) -> None:
-        self._parts = parts
-        self._may_act_as = may_act_as
+        self._rules = _Rules(parts, may_act_as, asyncio.Lock())
         hopeless = set() if parts.store else {Need.STORED_PASSWORD, Need.CHANNEL_BINDING}
         self.mechanisms = tuple(one for one in known if one.need not in hopeless)
 
@@ -82,25 +82,26 @@ class Exchanges:
         """Return an exchange in which nothing has happened yet; *origin* is for the log."""
         script = ServerExchange(mechanism, surroundings, initial)
         origin = origin._replace(mechanism=mechanism.name)
-        return Exchange(self._parts, script, surroundings.key, origin, self._may_act_as)
+        return Exchange(self._rules, script, surroundings.key, origin)
+
+
+class _Rules(NamedTuple):
+    """What is the same for all exchanges. *hashing* is held while a proof is hashed for."""
+
+    parts: Parts
+    may_act_as: Callable[[str, str], bool]
+    hashing: asyncio.Lock
 
 
 class Exchange:
-    """One exchange with one client."""
+    """One exchange with one client; see `Exchanges.start`."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        script: ServerExchange,
-        key: Secret,
-        origin: Origin,
-        may_act_as: Callable[[str, str], bool],
-    ) -> None:
-        self._parts = parts
+    def __init__(self, rules: _Rules, script: ServerExchange, key: Secret, origin: Origin) -> None:
+        self._rules = rules
+        self._parts = rules.parts
         self._script = script
         self._key = key
         self._origin = origin
-        self._may_act_as = may_act_as
         self._logged: AuthResult | None = None  # the verdict of which the log has a line
 
     async def proceed(self, response: bytes | None) -> Challenge | Finished:
@@ -120,7 +121,7 @@ class Exchange:
 
     async def _proceed(self, answer: Answer | None) -> Challenge | Finished:
         while True:
-            step = self._script.proceed(answer)
+            step = await self._step(answer)
             match step:
                 case Challenge():
                     return step
@@ -130,6 +131,16 @@ class Exchange:
                     answer = await self._fetch(step.authcid)
                 case Finished():
                     return self._end(step)
+
+    async def _step(self, answer: Answer | None) -> Step | Finished:
+        """Go on; in a thread where that takes long, of which there is one at a time.
+
+        So who guesses keeps one core busy, and no door from its other clients.
+        """
+        if not (isinstance(answer, Stored) and self._script.mechanism.hashes):
+            return self._script.proceed(answer)
+        async with self._rules.hashing:
+            return await asyncio.to_thread(self._script.proceed, answer)
 
     async def _check(self, step: CheckPassword) -> AuthResult:
         result = self._parts.authenticator.check(self._request(step.authcid, step.password))
@@ -145,7 +156,8 @@ class Exchange:
             case Secret():
                 return Stored(authcid, found, store.name)
             case Rejected():
-                return Stored(authcid, self._decoy(authcid), store.name, refusal=found)
+                decoy = decoy_password(self._key, authcid)
+                return Stored(authcid, decoy, store.name, refusal=found)
             case Unavailable():
                 return found
 
@@ -162,11 +174,6 @@ class Exchange:
         except Exception:
             log.exception(FAULT, store.name)
             return Unavailable("internal error", store.name)
-
-    def _decoy(self, authcid: str) -> Secret:
-        """Return a password that nobody has, the same whenever *authcid* is asked about."""
-        made = hmac.digest(self._key.reveal(), b"decoy " + authcid.encode(), "sha256")
-        return Secret(made.hex().encode())
 
     def _end(self, finished: Finished) -> Finished:
         """Return *finished* as it is after all, and see to it that the log has a line."""
@@ -185,7 +192,7 @@ class Exchange:
         authcid, authzid = finished.authcid, finished.authzid
         if not authzid or self._parts.names.are_same(authcid, authzid):
             return True
-        return self._may_act_as(authcid, authzid)
+        return self._rules.may_act_as(authcid, authzid)
 
     def _request(self, authcid: str, password: Secret) -> AuthRequest:
         user, realm = self._parts.names.split(authcid)

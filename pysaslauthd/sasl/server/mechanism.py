@@ -127,12 +127,16 @@ Script: TypeAlias = Generator[Step, Answer, Finished]
 
 
 class Mechanism(NamedTuple):
-    """A way to authenticate. *start* is given the initial response, None where there is none."""
+    """A way to authenticate. *start* is given the initial response, None where there is none.
+
+    *hashes*: the step after a FetchPassword takes milliseconds, outside of the GIL.
+    """
 
     name: str
     need: Need
     traits: Traits
     start: Callable[[Surroundings, bytes | None], Script]
+    hashes: bool = False
 
 
 def say(data: bytes) -> Generator[Step, Answer, bytes]:

@@ -171,16 +171,14 @@ OF_SHA_1, OF_SHA_256, OF_SHA_512 = map(KeyRing, (SHA_1, SHA_256, SHA_512))
 
 def mechanism(digest: str, keys: KeyRing) -> Mechanism:
     """Return SCRAM-*digest* with these *keys*."""
-    return Mechanism(
-        f"SCRAM-{digest}", Need.STORED_PASSWORD, TRAITS, partial(script, keys, without_plus)
-    )
+    start = partial(script, keys, without_plus)
+    return Mechanism(f"SCRAM-{digest}", Need.STORED_PASSWORD, TRAITS, start, hashes=True)
 
 
 def plus_mechanism(digest: str, keys: KeyRing) -> Mechanism:
     """Return SCRAM-*digest*-PLUS with these *keys*."""
-    return Mechanism(
-        f"SCRAM-{digest}-PLUS", Need.CHANNEL_BINDING, TRAITS, partial(script, keys, with_plus)
-    )
+    start = partial(script, keys, with_plus)
+    return Mechanism(f"SCRAM-{digest}-PLUS", Need.CHANNEL_BINDING, TRAITS, start, hashes=True)
 
 
 SCRAM_SHA_1 = mechanism("SHA-1", OF_SHA_1)

@@ -55,7 +55,7 @@ class KeyRing:
         tag = hmac.digest(key.reveal(), b"SCRAM keys\0" + salt + password.reveal(), "sha256")
         known = self._proven.get(tag)
         if known and self._is_by(known, proof):
-            self._proven.move_to_end(tag)
+            self._remember(tag, known)
             return self.scram.signature(known.server, proof.auth_message)
         made = self._make(password, salt)
         if not self._is_by(made, proof):
@@ -80,6 +80,7 @@ class KeyRing:
         return hmac.compare_digest(self.scram.stored_key(client_key), keys.stored)
 
     def _remember(self, tag: bytes, keys: Keys) -> None:
+        self._proven.pop(tag, None)  # the latest is the last
         self._proven[tag] = keys
         while len(self._proven) > self._room:
             self._proven.popitem(last=False)
