@@ -10,7 +10,17 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from tests.bench import backends, growth, imap, in_flight, kerberos, ldap, load, processes
+from tests.bench import (
+    backends,
+    growth,
+    imap,
+    in_flight,
+    kerberos,
+    ldap,
+    load,
+    mechanisms,
+    processes,
+)
 from tests.bench.load import Load
 from tests.bench.measure import (
     Bench,
@@ -146,4 +156,5 @@ COMPARISONS: dict[str, Callable[[Bench], list[Row]]] = {
     "rimap_away": imap.away,
     "kerberos5": kerberos.kerberos5,
     "in_flight": in_flight.in_flight,
+    "mechanisms": mechanisms.mechanisms,
 }
