@@ -20,6 +20,7 @@ from tests.bench import (
     load,
     mechanisms,
     processes,
+    submission,
 )
 from tests.bench.load import Load
 from tests.bench.measure import (
@@ -157,4 +158,5 @@ COMPARISONS: dict[str, Callable[[Bench], list[Row]]] = {
     "kerberos5": kerberos.kerberos5,
     "in_flight": in_flight.in_flight,
     "mechanisms": mechanisms.mechanisms,
+    "submission": submission.submission,
 }

@@ -2,38 +2,11 @@
  * C daemon's rimap. Every login is a connection of its own, greeted, answered,
  * closed after a LOGOUT whose answer nobody waits for.
  */
-#include "clients.h"
+#include "lines.h"
 
 #define TAG "saslauthd "
 
-enum {
-    COMMAND_BYTES = 1024,
-    LINE_BYTES = 4096,         /* Dovecot's capabilities are some hundred */
-};
-
-/* What has come of a connection: a line is taken out at a time. */
-struct reader {
-    int fd;
-    size_t have, taken;
-    char bytes[LINE_BYTES + 1];
-};
-
-/* Return the next line, without its end; NULL if there is none, or it is too long. */
-static const char *next_line(struct reader *reader) {
-    char *end;
-
-    memmove(reader->bytes, reader->bytes + reader->taken, reader->have -= reader->taken);
-    reader->taken = 0;
-    while ((end = memchr(reader->bytes, '\n', reader->have)) == NULL) {
-        ssize_t more =
-            recv(reader->fd, reader->bytes + reader->have, LINE_BYTES - reader->have, 0);
-        if (more <= 0) return NULL;
-        reader->have += (size_t)more;
-    }
-    *end = '\0';
-    reader->taken = (size_t)(end - reader->bytes) + 1;
-    return reader->bytes;
-}
+enum { COMMAND_BYTES = 1024 };
 
 static bool begins(const char *line, const char *with) {
     return strncmp(line, with, strlen(with)) == 0;
@@ -93,11 +66,6 @@ int main(int argc, char **argv) {
     static struct plan plan;
     char **operands = read_options(&plan, argc, argv, 3);
 
-    plan.door.internet = (struct sockaddr_in){
-        .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)number(operands[0], 1, 65535)),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    plan.door_size = sizeof plan.door.internet;
+    go_to_port(&plan, operands[0]);
     return carry_out(&plan, operands);
 }

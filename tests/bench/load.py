@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SOURCES = Path(__file__).parent
-PROGRAMS = ("muxload", "imapload", "floor", "silent", "relay", "imap")
+PROGRAMS = ("muxload", "imapload", "smtpload", "floor", "silent", "relay", "imap")
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 # Seconds: the longest wait of one request in clients.h, twice, and some.
@@ -59,10 +59,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Clients that ask what a server would ask, without a server of ours or the C daemon between.
+    """Clients that speak something else than mux; of whom *peers* are the first processes.
 
-    *command* says how a load is put on its *peers*; it reports as muxload does.
-    *log* is what has been said where they are asked.
+    Mostly they ask what a server would ask, without a server of ours or the C daemon
+    between. *command* says how a load is put on the *peers*; it reports as muxload
+    does. *log* is what has been said where they are asked.
     """
 
     name: str

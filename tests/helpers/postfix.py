@@ -60,10 +60,11 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix(NamedTuple):
-    """A running Postfix."""
+    """A running Postfix; *pid* is its first process."""
 
     directory: Path
     port: int
+    pid: int
 
     @property
     def queue_directory(self) -> Path:
@@ -95,24 +96,26 @@ def running_postfix(
     main: Mapping[str, object] | None = None,
     *,
     chroot: bool = False,
+    group: str = "sasl",
 ) -> Iterator[Postfix]:
     """Run Postfix in *directory* (see `postfix_directory`) while the block runs.
 
     *sasl* holds the lines of `sasl/smtpd.conf`, which libsasl reads; *main*
     those of main.cf, over the ones here. They hold until the block ends: smtpd
-    reads neither again.
+    reads neither again. Postfix's user is put into *group*, if there is one.
     """
-    join_group("postfix", "sasl")
-    postfix = Postfix(directory, free_port())
+    if group:
+        join_group("postfix", group)
+    port = free_port()
     configuration = directory / "etc"
     own = {
         "smtpd_banner": f"$myhostname ESMTP {directory.name}",
-        "queue_directory": postfix.queue_directory,
+        "queue_directory": directory / "spool",
         "data_directory": directory / "lib",
         "maillog_file": directory / "maillog",
         "maillog_file_prefixes": directory,
     }
-    services = MASTER.format(port=postfix.port, chroot="y" if chroot else "n")
+    services = MASTER.format(port=port, chroot="y" if chroot else "n")
     _write(configuration / "main.cf", _lines({**MAIN, **own, **(main or {})}, " = "))
     _write(configuration / "master.cf", services)
     _write(configuration / "sasl" / "smtpd.conf", _lines(sasl, ": "))
@@ -121,8 +124,8 @@ def running_postfix(
     # a process that changes its user, as this one does, loses the signal at our death.
     argv = [str(master), "-c", str(configuration), "-d", "-e", "600"]
     with Server(argv, directory / "output") as server:
-        server.wait_until(lambda: directory.name in greeting(postfix.port))
-        yield postfix
+        server.wait_until(lambda: directory.name in greeting(port))
+        yield Postfix(directory, port, server.pid)
 
 
 def join_group(user: str, group: str) -> None:

@@ -1,0 +1,101 @@
+"""Logins at a submission server: ours beside a Postfix that asks the C saslauthd.
+
+Both are as they are installed, with the same users: Postfix (libsasl, PLAIN and
+LOGIN, saslauthd with five processes) may have as many smtpd as it wants, sets
+no bounds to clients, and looks up no names. It logs each connection, as it
+always does, to a file here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tests.bench import load, peers
+from tests.bench.load import Load, Yardstick
+from tests.bench.measure import (
+    clients,
+    compare,
+    others_row,
+    p99_row,
+    peers_cpu_row,
+    rate_row,
+    wrong_row,
+)
+from tests.bench.report import Goal
+from tests.bench.servers import CYRUS
+from tests.helpers.postfix import postfix_directory, running_postfix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.bench.measure import Bench
+    from tests.bench.report import Row
+
+THREADS = 32
+GOALS = {"postfix": Goal(1.0)}
+NEEDED = {"/usr/sbin/postconf": "postfix"}
+PROCESSES = {"default_process_limit": 100}  # its default: three for each client
+
+
+def submission(bench: Bench) -> list[Row]:
+    """Compare logins per second, each in a connection of its own."""
+    counted = bench.load(THREADS)
+    with contextlib.ExitStack() as stack:
+        asked = [one for run in (postfix,) if (one := _usable(bench, stack, run, counted))]
+        samples = compare(bench, asked, counted)
+    who = clients(THREADS)
+    return [
+        rate_row(f"submission: AUTH PLAIN/s, {who}", samples, GOALS),
+        peers_cpu_row(f"submission: CPU us/login of all processes, {who}", samples),
+        p99_row(f"submission: p99 us, {who}", samples, {}),
+        wrong_row("submission: logins that were wrong or missing", [samples]),
+        others_row("submission: CPU that others took meanwhile, %", [samples]),
+    ]
+
+
+def _usable(
+    bench: Bench,
+    stack: contextlib.ExitStack,
+    run: Callable[[Bench], AbstractContextManager[Yardstick]],
+    first: Load,
+) -> Yardstick | None:
+    with bench.noting_problems():
+        server = stack.enter_context(run(bench))
+        bench.titles.setdefault(server.name, server.title)
+        bench.warm_up(server, first)
+        return server
+    return None
+
+
+@contextlib.contextmanager
+def postfix(bench: Bench) -> Iterator[Yardstick]:
+    """Run Postfix, and the C saslauthd that it asks."""
+    peers.need(NEEDED)
+    with bench.running(CYRUS) as daemon, postfix_directory() as directory:
+        sasl = {
+            "pwcheck_method": "saslauthd",
+            "saslauthd_path": daemon.socket,
+            "mech_list": "PLAIN LOGIN",
+        }
+        with running_postfix(directory, sasl, PROCESSES, group="") as running:
+            yield Yardstick(
+                "postfix",
+                "postfix: C saslauthd `-n 5`",
+                logins_at(running.port),
+                (running.pid, daemon.pid),
+                directory / "maillog",
+            )
+
+
+def logins_at(port: int) -> Callable[[Load, Path], list[str]]:
+    """Return what puts a load on the submission server at *port* of 127.0.0.1."""
+
+    def command(counted: Load, tools: Path) -> list[str]:
+        question = counted.question
+        fields = [question.login, question.password, question.realm]
+        return [str(tools / "smtpload"), *load.options(counted), str(port), *fields]
+
+    return command
