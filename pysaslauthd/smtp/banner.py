@@ -1,7 +1,6 @@
 """What EHLO tells of AUTH: the mechanisms that can succeed here and now, and their lines."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pysaslauthd.sasl.server.mechanism import Mechanism, Need, Surroundings
@@ -12,15 +11,6 @@ ORDER = (
     *("PIPELINING", "SIZE", "VRFY", "ETRN", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES"),
     *("8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"),
 )
-
-
-def md5_is_forbidden() -> bool:
-    """Say whether this system refuses MD5 to whoever relies on it, as one in FIPS mode does."""
-    try:
-        hashlib.md5(b"")  # noqa: S324 (whether it may be used is the question)
-    except ValueError:
-        return True
-    return False
 
 
 class Offer(NamedTuple):
@@ -64,14 +54,6 @@ class Offer(NamedTuple):
         elif has_tls and not after:
             found.append(_nobody("within TLS"))
         return found
-
-
-def available(
-    mechanisms: Iterable[Mechanism], *, no_md5: Callable[[], bool] = md5_is_forbidden
-) -> tuple[Mechanism, ...]:
-    """Return those of *mechanisms* that this system lets anybody use."""
-    forbidden = no_md5()
-    return tuple(one for one in mechanisms if not (forbidden and one.name.endswith("-MD5")))
 
 
 def in_order(lines: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ protocols =
 base_dir = {directory}/run
 log_path = /dev/stderr
 ssl = no
-auth_mechanisms = plain cram-md5 digest-md5 scram-sha-1 scram-sha-256 external
+auth_mechanisms = {mechanisms}
 auth_realms = {realms}
 auth_username_chars =
 auth_ssl_username_from_cert = yes
@@ -39,7 +39,14 @@ service auth {{
     mode = 0600
   }}
 }}
+# Tests fail on purpose and in a row: nobody is slowed down for that.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 """
+MECHANISMS = "plain cram-md5 digest-md5 scram-sha-1 scram-sha-256 external"
 
 
 class DovecotServer:
@@ -89,7 +96,9 @@ class DovecotServer:
 
 
 @contextmanager
-def dovecot(directory: Path, users: dict[str, str], realms: list[str]) -> Iterator[Path]:
+def dovecot(
+    directory: Path, users: dict[str, str], realms: list[str], mechanisms: str = MECHANISMS
+) -> Iterator[Path]:
     """Run the server with *users* and their passwords; return the path of its socket."""
     (directory / "run").mkdir()
     (directory / "users").write_text(
@@ -97,7 +106,8 @@ def dovecot(directory: Path, users: dict[str, str], realms: list[str]) -> Iterat
         errors="surrogateescape",
     )
     configuration = directory / "dovecot.conf"
-    configuration.write_text(CONFIGURATION.format(directory=directory, realms=" ".join(realms)))
+    text = CONFIGURATION.format(directory=directory, realms=" ".join(realms), mechanisms=mechanisms)
+    configuration.write_text(text)
     argv = ["dovecot", "-F", "-c", str(configuration)]
     with Server(argv, directory / "output") as server:
         server.wait_until(lambda: accepts(directory / "auth"))

@@ -1,5 +1,3 @@
-import hashlib
-
 import pytest
 
 from pysaslauthd.model import Secret
@@ -11,7 +9,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Traits,
 )
 from pysaslauthd.sasl.server.plain import PLAIN
-from pysaslauthd.smtp.banner import Offer, available, in_order, md5_is_forbidden
+from pysaslauthd.smtp.banner import Offer, in_order
 from pysaslauthd.smtp.options import Policy, SecurityOptions
 
 HERE = Surroundings("mail.test.example", Secret(b"key"))
@@ -64,29 +62,6 @@ def test_the_lines_of_ehlo_are_in_postfixs_order() -> None:
     assert in_order(ours) == [
         *("SIZE 1", "STARTTLS", "AUTH PLAIN", "AUTH=PLAIN", "8BITMIME", "SMTPUTF8", "HELP"),
     ]
-
-
-def test_md5_is_not_offered_where_it_is_forbidden() -> None:
-    assert available(ALL, no_md5=lambda: True) == (PLUS, SCRAM, PLAIN, EXTERNAL)
-
-
-def test_md5_is_offered_where_it_is_not_forbidden() -> None:
-    assert available(ALL, no_md5=lambda: False) == ALL
-
-
-def test_a_system_that_refuses_md5_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_data: bytes) -> None:
-        raise ValueError("[digital envelope routines] unsupported")
-
-    monkeypatch.setattr(hashlib, "md5", refuse)
-
-    assert md5_is_forbidden()
-
-
-def test_a_system_that_has_md5_does_not_forbid_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashlib, "md5", lambda data: data)
-
-    assert not md5_is_forbidden()
 
 
 @pytest.mark.parametrize(
