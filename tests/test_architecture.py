@@ -108,3 +108,10 @@ def test_nothing_uses_what_later_pythons_have_dropped() -> None:
 
     assert found == set()
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize(("library", "user"), [("aiosmtpd", "server/smtp.py")])
+def test_a_large_library_is_imported_in_one_place(library: str, user: str) -> None:
+    users = {m for m in MODULES if any(n.split(".")[0] == library for n in imports(m))}
+
+    assert users == {PACKAGE / user}

@@ -84,12 +84,12 @@ class Dialogue:
     """
 
     def __init__(self, host: str, tries: Tries, *, only_with_tls: bool = False) -> None:
-        self.accepted: Accepted | None = None
+        self.accepted: Finished | None = None  # whose result is Accepted
         self._host = host
         self._tries = tries
         self._only_with_tls = only_with_tls
         self._failures = 0
-        self._owed: Accepted | None = None  # once the client has answered the server's last word
+        self._owed: Finished | None = None  # once the client has answered the server's last word
 
     def begin(
         self, argument: bytes, connection: Connection, offered: Sequence[Mechanism]
@@ -132,9 +132,9 @@ class Dialogue:
         result = said.result
         if isinstance(result, Accepted):
             if said.data is None:
-                return self._succeed(result)
+                return self._succeed(said)
             # SMTP has no place for it beside 235 (RFC 4954 section 4).
-            self._owed = result
+            self._owed = said
             return _challenge(said.data)
         if isinstance(result, Rejected):
             is_malformed = result.reason is Reason.MALFORMED
@@ -165,8 +165,8 @@ class Dialogue:
         )
         return next((text for is_so, text in problems if is_so), None)
 
-    def _succeed(self, result: Accepted) -> Reply:
-        self.accepted, self._owed = result, None
+    def _succeed(self, end: Finished) -> Reply:
+        self.accepted, self._owed = end, None
         return Reply((SUCCESS,))
 
     def _refuse(self, text: str) -> Reply:

@@ -78,3 +78,6 @@ class Policy(NamedTuple):
         if secured:
             return self.after_tls.allows(traits)
         return not self.only_with_tls and self.before_tls.allows(traits)
+
+
+DEFAULT_POLICY = Policy()

@@ -17,8 +17,9 @@ SWAKS = (
 
 VERBS = {"EHLO", "AUTH", "MAIL", "RCPT", "QUIT"}
 
-# swaks marks what it sends with " -> ", a reply with "<-  ", an unwanted one with "<** ".
-LINE = re.compile(r"^(?P<who> -> |<-  |<\*\* )(?P<text>.*)$", re.MULTILINE)
+# swaks marks what it sends with " -> ", a reply with "<-  ", an unwanted one with "<** ";
+# within TLS the dash, and the first star, are a tilde.
+LINE = re.compile(r"^(?P<who> [-~]> |<[-~]  |<[*~]\* )(?P<text>.*)$", re.MULTILINE)
 
 
 def greeting(port: int) -> str:
@@ -52,7 +53,7 @@ class Dialogue(NamedTuple):
     def _lines(self) -> Iterator[tuple[str, str]]:
         verb = ""
         for line in LINE.finditer(self.transcript):
-            if line["who"] != " -> ":
+            if not line["who"].endswith("> "):
                 yield verb, line["text"]
             elif (word := line["text"].split(" ")[0]) in VERBS:
                 verb = word

@@ -205,7 +205,7 @@ def postfix_says(port: int, lines: list[bytes]) -> list[str]:
     """Return the last lines of Postfix's replies to *lines*, after EHLO."""
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
         replies = client.makefile("rb")
-        said = []
+        said: list[str] = []
         for line in [b"", b"EHLO client.test.example", *lines]:
             client.sendall(line + b"\r\n" if line or said else b"")
             while (reply := replies.readline())[3:4] == b"-":

@@ -1,0 +1,85 @@
+"""What a door that speaks SASL needs of everything below it."""
+
+import secrets
+from typing import NamedTuple, Protocol, Self
+
+from pysaslauthd.model import Origin, Secret
+from pysaslauthd.sasl.server.mechanism import (
+    Challenge,
+    ChannelBinding,
+    Finished,
+    Mechanism,
+    Surroundings,
+)
+from pysaslauthd.smtp.banner import Offer
+from pysaslauthd.smtp.dialogue import Tries
+from pysaslauthd.smtp.options import DEFAULT_POLICY, Policy
+
+KEY_BYTES = 32
+
+
+class Exchange(Protocol):
+    """One authentication: `engine.exchange.Exchange`."""
+
+    async def proceed(self, response: bytes | None, /) -> Challenge | Finished:
+        """Return what to say next, or the end; None first, then the client's responses."""
+        ...
+
+
+class Exchanges(Protocol):
+    """What can be asked: `engine.exchange.Exchanges`."""
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """The mechanisms that may succeed, in the order in which they are offered."""
+        ...
+
+    def start(
+        self,
+        mechanism: Mechanism,
+        surroundings: Surroundings,
+        initial: bytes | None,
+        origin: Origin,
+        /,
+    ) -> Exchange:
+        """Return an exchange in which nothing has happened yet."""
+        ...
+
+
+class Auth(NamedTuple):
+    """What AUTH of a server is made of; one for all connections.
+
+    *offer* is what there is of *exchanges*, under a policy. *surroundings* are those of
+    a connection without TLS; *channel_binding* is what one within TLS has besides.
+    """
+
+    exchanges: Exchanges
+    offer: Offer
+    surroundings: Surroundings
+    tries: Tries = Tries()
+    channel_binding: ChannelBinding | None = None
+
+    @classmethod
+    def of(
+        cls,
+        exchanges: Exchanges,
+        host: str,
+        policy: Policy = DEFAULT_POLICY,
+        *,
+        broken_clients: bool = False,
+    ) -> Self:
+        """Return the AUTH of a server called *host*, with what *exchanges* can do.
+
+        *broken_clients* want `AUTH=`.
+        """
+        offer = Offer(exchanges.mechanisms, policy, broken_clients=broken_clients)
+        key = Secret(secrets.token_bytes(KEY_BYTES))
+        return cls(exchanges, offer, Surroundings(host, key, realm=host))
+
+
+class Login(NamedTuple):
+    """Who a client has proven to be: *authcid*; who it acts as, *authzid*, is often the same."""
+
+    authcid: str
+    authzid: str
+    mechanism: str

@@ -1,0 +1,182 @@
+"""AUTH for servers built with aiosmtpd: every mechanism, backend and policy of this package.
+
+aiosmtpd speaks SMTP; this class takes over AUTH and what EHLO says of it:
+
+    class Mail(Controller):
+        def factory(self) -> SMTP:
+            return SaslSMTP(self.handler, auth=AUTH, auth_required=True)
+
+where AUTH is made once, such as by `Auth.of(exchanges(Static({...}), "example.org"), "mail")`.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from pysaslauthd.model import Origin
+from pysaslauthd.sasl.server.mechanism import Finished, Mechanism, Need, Surroundings
+from pysaslauthd.server.auth import Auth, Login
+from pysaslauthd.smtp.banner import in_order
+from pysaslauthd.smtp.dialogue import LONGEST_LINE, Connection, Dialogue, Reply, Respond, Start
+
+LONGEST_COMMAND = LONGEST_LINE + 64  # bytes: AUTH, the longest mechanism's name, its response
+
+# The address of MAIL, whose local part may be in quotes; what follows it are parameters.
+MAIL = re.compile(r'\s*FROM:\s*<(?:"(?:[^"\\]|\\.)*"|[^">])*>', re.IGNORECASE)
+AUTH_PARAMETER = re.compile(r"\sAUTH=\S+(?=\s|$)", re.IGNORECASE)
+
+
+class SaslSMTP(SMTP):
+    """An aiosmtpd server whose AUTH is *auth*'s; *options* are aiosmtpd's.
+
+    Of these, those about AUTH have no effect, but for auth_required. Who has logged in
+    is in `session.auth_data`, a Login, and `session.authenticated` is true.
+    """
+
+    # Also the longest line of a message, which RFC 5321 lets a server have longer than 1000.
+    line_length_limit = LONGEST_COMMAND
+
+    def __init__(self, handler: object, *, auth: Auth, **options: Any) -> None:
+        # Ours: that of the class is all servers' in common, and grows with every EHLO.
+        self.command_size_limits = defaultdict(lambda: self.command_size_limit)
+        super().__init__(handler, **{**options, "auth_require_tls": True})
+        if self._ehlo_hook_ver == "old":
+            raise TypeError("handle_EHLO has five arguments, the last of them the lines so far")
+        self._ehlo_hook_ver = "new"
+        self._auth = auth
+        only_with_tls = auth.offer.policy.only_with_tls
+        self._dialogue = Dialogue(self.hostname, auth.tries, only_with_tls=only_with_tls)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or begin again within TLS, where nobody has logged in yet."""
+        super().connection_made(transport)
+        self._dialogue.restart()
+
+    @property
+    def is_secured(self) -> bool:
+        """Say whether this connection is within TLS, from its beginning or by STARTTLS."""
+        return self.transport is not None and bool(self.transport.get_extra_info("sslcontext"))
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802 (aiosmtpd's name)
+        """Tell what there is; aiosmtpd asks the hook below for the lines."""
+        self.command_size_limits.clear()
+        self.command_size_limits["AUTH"] = LONGEST_COMMAND
+        await super().smtp_EHLO(hostname)
+
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
+        """Begin a message; whom AUTH= names is not believed (RFC 4954 section 5)."""
+        if arg and (address := MAIL.match(arg)):
+            arg = address[0] + AUTH_PARAMETER.sub("", arg[address.end() :])
+        await super().smtp_MAIL(arg)
+
+    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
+        """Let the client log in, or not."""
+        surroundings = self._surroundings()
+        step = self._begin(arg or "", surroundings)
+        if isinstance(step, Reply):
+            await self._say(step)
+            return
+        mechanism, initial = step
+        exchange = self._auth.exchanges.start(mechanism, surroundings, initial, self._origin())
+        said = self._dialogue.tell(await exchange.proceed(None))
+        while await self._say(said):
+            heard = self._dialogue.hear(await self._read_response())
+            if isinstance(heard, Respond):
+                said = self._dialogue.tell(await exchange.proceed(heard.response))
+            else:
+                said = heard
+        if self._dialogue.accepted is not None:
+            self._note_login(self._dialogue.accepted, mechanism)
+
+    def _begin(self, argument: str, surroundings: Surroundings) -> Start | Reply:
+        secured = self.is_secured
+        session, envelope = self._here()
+        connection = Connection(
+            greeted=bool(session.host_name),
+            secured=secured,
+            in_transaction=envelope.mail_from is not None,
+        )
+        offered = self._auth.offer.now(surroundings, secured=secured)
+        return self._dialogue.begin(argument.encode(errors="surrogateescape"), connection, offered)
+
+    async def _say(self, reply: Reply) -> bool:
+        """Send *reply* when it is due; say whether the client's response follows."""
+        if reply.delay:
+            await asyncio.sleep(reply.delay)
+        for line in reply.lines:
+            await self.push(line)
+        if reply.closes and self.transport is not None:
+            self.transport.close()
+        return reply.awaits_response
+
+    async def _read_response(self) -> bytes:
+        """Return the client's next line without its end; of one that is too long the beginning."""
+        self._reset_timeout()  # which closes the connection when it is due
+        try:
+            line = await self._reader.readuntil()
+        except asyncio.LimitOverrunError as error:
+            line = await self._reader.readexactly(error.consumed)
+            await self._skip_line()
+        return line.removesuffix(b"\n").removesuffix(b"\r")
+
+    async def _skip_line(self) -> None:
+        while True:
+            try:
+                await self._reader.readuntil()
+            except asyncio.LimitOverrunError as error:
+                await self._reader.readexactly(error.consumed)
+            else:
+                return
+
+    def _note_login(self, end: Finished, mechanism: Mechanism) -> None:
+        session, _ = self._here()
+        session.authenticated = True
+        session.auth_data = Login(  # type: ignore[assignment]  # it may be anything, says its text
+            end.authcid, end.authzid or end.authcid, mechanism.name
+        )
+
+    def _here(self) -> tuple[Session, Envelope]:
+        # Both are there from the first moment of a connection.
+        assert self.session is not None  # noqa: S101 (for the type checker)
+        assert self.envelope is not None  # noqa: S101 (the same)
+        return self.session, self.envelope
+
+    def _surroundings(self) -> Surroundings:
+        binding = self._auth.channel_binding
+        # A mechanism takes it as a sign that its -PLUS form was offered.
+        offers = any(one.need is Need.CHANNEL_BINDING for one in self._auth.offer.mechanisms)
+        bound = binding if self.is_secured and offers else None
+        return self._auth.surroundings._replace(channel_binding=bound)
+
+    def _origin(self) -> Origin:
+        session, _ = self._here()
+        peer: object = session.peer
+        if session.proxy_data is not None:
+            return Origin(self._auth.surroundings.service, str(session.proxy_data.src_addr or ""))
+        address = peer[0] if isinstance(peer, tuple) else ""
+        return Origin(self._auth.surroundings.service, str(address))
+
+    async def _call_handler_hook(self, command: str, *args: Any) -> Any:
+        """Ask the handler; what EHLO says of AUTH is ours, and the order of its lines Postfix's."""
+        if command != "EHLO":
+            return await super()._call_handler_hook(command, *args)
+        hostname, lines = args
+        if "EHLO" in self._handle_hooks:
+            lines = await super()._call_handler_hook(command, hostname, lines)
+        else:
+            self._here()[0].host_name = hostname
+        return self._with_auth(lines)
+
+    def _with_auth(self, lines: Sequence[str]) -> list[str]:
+        if not all(line.startswith("250") for line in lines):
+            return list(lines)  # the handler refuses
+        host, *others = (line[4:] for line in lines)
+        others = [one for one in others if not one.upper().startswith(("AUTH ", "AUTH="))]
+        offer = self._auth.offer
+        ours = offer.lines(offer.now(self._surroundings(), secured=self.is_secured))
+        *first, last = [host, *in_order([*others, *ours])]
+        return [*(f"250-{one}" for one in first), f"250 {last}"]
