@@ -12,6 +12,8 @@ from pysaslauthd.config.settings import Settings
 from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.authenticator import AddressSource, Authenticator
 from pysaslauthd.engine.cache import Cache
+from pysaslauthd.engine.exchange import Parts
+from pysaslauthd.engine.library import store_of
 from pysaslauthd.engine.names import Names
 from pysaslauthd.errors import StartupError
 from pysaslauthd.link import Addresses, Link, Workers
@@ -33,17 +35,24 @@ def build_authenticator(
     settings: Settings, source: Source, addresses: AddressSource
 ) -> Authenticator:
     """Return the engine that *settings* describe, with its backend and workers from *source*."""
+    return build_parts(settings, source, addresses).authenticator
+
+
+def build_parts(settings: Settings, source: Source, addresses: AddressSource | None) -> Parts:
+    """Return the same with what doors need that speak SASL; *addresses*: None where they know."""
     names = Names(settings.combine_realm, settings.local_domain or socket.gethostname())
+    audit = Audit(names)
     backend = find_mechanism(settings).make(settings, source)
     wants_cache = settings.cache and backend.waits
-    return Authenticator(
+    engine = Authenticator(
         backend,
         names,
-        Audit(names),
+        audit,
         settings.deadlines,
         cache=Cache(settings.cache_kilobytes, settings.cache_seconds) if wants_cache else None,
         addresses=addresses if settings.find_address else None,
     )
+    return Parts(engine, store_of(backend), names, audit, settings.deadlines)
 
 
 def build_rules(settings: Settings, engine: Authenticator) -> Rules:

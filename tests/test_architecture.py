@@ -34,6 +34,7 @@ COMPOSITION_ROOT = {
     "logs",
     "plugins",
     "privileges",
+    "smtpd",
     "rundir",
     "strays",
     "supervisor",

@@ -23,6 +23,10 @@ def exchanges(
     """
     names = Names(combine=False, default_realm=default_realm)
     audit, deadlines = Audit(names), Deadlines(deadline, {})
-    store = cast("SecretStore", backend) if hasattr(backend, "fetch") else None
     engine = Authenticator(backend, names, audit, deadlines)
-    return Exchanges(Parts(engine, store, names, audit, deadlines), usable())
+    return Exchanges(Parts(engine, store_of(backend), names, audit, deadlines), usable())
+
+
+def store_of(backend: PasswordVerifier) -> SecretStore | None:
+    """Return *backend* as what has the passwords themselves, None where it has not."""
+    return cast("SecretStore", backend) if hasattr(backend, "fetch") else None

@@ -10,12 +10,13 @@ where AUTH is made once, such as by `Auth.of(exchanges(Static({...}), "example.o
 """
 
 import asyncio
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
 from pysaslauthd.model import Origin
 from pysaslauthd.sasl.server.mechanism import Finished, Mechanism, Need, Surroundings
@@ -23,6 +24,9 @@ from pysaslauthd.server.auth import Auth, Login
 from pysaslauthd.smtp.banner import in_order
 from pysaslauthd.smtp.dialogue import LONGEST_LINE, Connection, Dialogue, Reply, Respond, Start
 
+log = logging.getLogger(__name__)
+
+HandshakeFailed = TLSSetupException
 LONGEST_COMMAND = LONGEST_LINE + 64  # bytes: AUTH, the longest mechanism's name, its response
 
 # The address of MAIL, whose local part may be in quotes; what follows it are parameters.
@@ -55,11 +59,29 @@ class SaslSMTP(SMTP):
         """Begin, or begin again within TLS, where nobody has logged in yet."""
         super().connection_made(transport)
         self._dialogue.restart()
+        # A connection that was reset ends it with an exception, for nobody to see.
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.add_done_callback(_look_away)
 
     @property
     def is_secured(self) -> bool:
         """Say whether this connection is within TLS, from its beginning or by STARTTLS."""
         return self.transport is not None and bool(self.transport.get_extra_info("sslcontext"))
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address, such as a PROXY line names; "" where there is none."""
+        session = self.session
+        if session is None:  # aiosmtpd looks at every attribute before there is a client
+            return ""
+        peer: object = session.peer
+        if session.proxy_data is not None:
+            return str(session.proxy_data.src_addr or "")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def be_patient(self, seconds: float) -> None:
+        """Give the client so many seconds until its next command."""
+        self._reset_timeout(seconds)
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802 (aiosmtpd's name)
         """Tell what there is; aiosmtpd asks the hook below for the lines."""
@@ -153,12 +175,7 @@ class SaslSMTP(SMTP):
         return self._auth.surroundings._replace(channel_binding=bound)
 
     def _origin(self) -> Origin:
-        session, _ = self._here()
-        peer: object = session.peer
-        if session.proxy_data is not None:
-            return Origin(self._auth.surroundings.service, str(session.proxy_data.src_addr or ""))
-        address = peer[0] if isinstance(peer, tuple) else ""
-        return Origin(self._auth.surroundings.service, str(address))
+        return Origin(self._auth.surroundings.service, self.client_address)
 
     async def _call_handler_hook(self, command: str, *args: Any) -> Any:
         """Ask the handler; what EHLO says of AUTH is ours, and the order of its lines Postfix's."""
@@ -180,3 +197,13 @@ class SaslSMTP(SMTP):
         ours = offer.lines(offer.now(self._surroundings(), secured=self.is_secured))
         *first, last = [host, *in_order([*others, *ours])]
         return [*(f"250-{one}" for one in first), f"250 {last}"]
+
+
+def _look_away(task: asyncio.Task[None]) -> None:
+    """Take the ConnectionError of a *task* that has ended, lest the loop log one nobody saw."""
+    if (
+        not task.cancelled()
+        and not isinstance(error := task.exception(), ConnectionError)
+        and error
+    ):
+        log.error("fault while serving a connection", exc_info=error)

@@ -1,0 +1,275 @@
+"""A submission server: whoever has logged in may hand in mail, which goes to the server behind.
+
+It is no open relay by construction: without a login MAIL is refused, and there is no
+setting for it. It keeps no mail: what the server behind has not taken, is not taken.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pysaslauthd.engine.audit import escaped
+from pysaslauthd.server.auth import Auth, Login
+from pysaslauthd.server.relay import Relay, Submitter, Upstream
+from pysaslauthd.server.smtp import HandshakeFailed, SaslSMTP
+
+log = logging.getLogger(__name__)
+
+IDENT = "ESMTP pysaslsmtpd"
+NO_RELAY = "451 4.3.5 Error: there is no mail server to hand messages to"
+BAD_ADDRESS = "553 5.1.3 Error: malformed address"
+TOO_MANY_RECIPIENTS = "452 4.5.3 Error: too many recipients"
+INTERNAL = "451 4.3.0 Error: internal error"
+LEAVING = "421 4.3.2 {host} Error: this server is leaving"
+CALLS = {"*": 100, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000}
+HANDSHAKE_SECONDS = 15.0
+MARGIN = 30.0  # seconds: the server behind is given up before its client is
+POLL = 0.05  # seconds
+
+
+class Limits(NamedTuple):
+    """What a client may take of us: bytes, recipients, seconds of silence, connections."""
+
+    message_bytes: int = 10_240_000  # as Postfix
+    recipients: int = 100
+    idle_after: float = 300.0
+    connections: int = 200
+    connections_each: int = 50  # from one address
+
+
+class Rules(NamedTuple):
+    """How a submission server called *host* serves.
+
+    *upstream* gets the messages. *realm* completes logins that have none, where it is
+    not "". *own_senders*: MAIL's address must be the login.
+    """
+
+    auth: Auth
+    host: str
+    upstream: Upstream | None
+    realm: str = ""
+    own_senders: bool = False
+    limits: Limits = Limits()
+
+    def user(self, login: Login) -> str:
+        """Return who has logged in, as the server behind is told."""
+        name = login.authzid
+        return name if "@" in name or not self.realm else f"{name}@{self.realm}"
+
+
+class Submission:
+    """What one client submits: aiosmtpd's handler for it, and for nobody else."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._relay: Relay | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Say whether a message has been begun."""
+        return self._relay is not None
+
+    def drop(self) -> None:
+        """Forget the message that was begun, if one was."""
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+
+    async def handle_MAIL(  # noqa: N802 (aiosmtpd's name)
+        self, server: SaslSMTP, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        """Begin a message with the server behind; say what that says."""
+        rules = self._rules
+        user = rules.user(session.auth_data)
+        if rules.upstream is None:
+            return NO_RELAY
+        if not _is_plain(address):
+            return BAD_ADDRESS
+        if rules.own_senders and address not in {"<>", user}:
+            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {user}"
+        self.drop()
+        submitter = Submitter(server.client_address, session.host_name, user)
+        relay = await Relay.open(rules.upstream, rules.host, submitter)
+        if isinstance(relay, str):
+            return relay
+        reply = await relay.mail(address, options)
+        if not reply.startswith("2"):
+            relay.close()
+            return reply
+        self._relay = relay
+        envelope.mail_from = address
+        return reply
+
+    async def handle_RCPT(  # noqa: N802 (aiosmtpd's name)
+        self, _server: SaslSMTP, _session: Any, envelope: Any, address: str, _options: list[str]
+    ) -> str:
+        """Ask the server behind about a recipient; say what that says."""
+        if len(envelope.rcpt_tos) >= self._rules.limits.recipients:
+            return TOO_MANY_RECIPIENTS
+        if not _is_plain(address):
+            return BAD_ADDRESS
+        if self._relay is None:
+            return INTERNAL
+        reply = await self._relay.rcpt(address)
+        if reply.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        return reply
+
+    async def handle_DATA(  # noqa: N802 (aiosmtpd's name)
+        self, server: SaslSMTP, session: Any, envelope: Any
+    ) -> str:
+        """Hand the message to the server behind; say what that says."""
+        rules = self._rules
+        if self._relay is None or rules.upstream is None:
+            return INTERNAL
+        server.be_patient(rules.upstream.seconds + MARGIN)
+        reply = await self._relay.data(envelope.original_content)
+        log.info(
+            "message %s: [user=%s] [remote=%s] [from=%s] [recipients=%d] [bytes=%d] [relay=%s]",
+            "handed over" if reply.startswith("2") else "refused",
+            escaped(rules.user(session.auth_data)),
+            escaped(server.client_address),
+            escaped(envelope.mail_from),
+            len(envelope.rcpt_tos),
+            len(envelope.original_content),
+            escaped(reply),
+        )
+        return reply
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Log a fault of ours, of which the client hears no more than that."""
+        if isinstance(error, HandshakeFailed):
+            log.info("no TLS: %s", escaped(str(error.__cause__)))
+        else:
+            log.error("fault while serving a connection", exc_info=error)
+        return INTERNAL
+
+
+class Connection(SaslSMTP):
+    """One client of a *door*."""
+
+    def __init__(
+        self, door: "SubmissionDoor", rules: Rules, context: ssl.SSLContext | None
+    ) -> None:
+        self._door = door
+        self._is_refused = False
+        self.submission = Submission(rules)
+        super().__init__(
+            self.submission,
+            auth=rules.auth,
+            auth_required=True,
+            hostname=rules.host,
+            ident=IDENT,
+            data_size_limit=rules.limits.message_bytes,
+            timeout=rules.limits.idle_after,
+            command_call_limit=CALLS,
+            tls_context=context,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve, unless there are too many already; after STARTTLS, go on."""
+        if self.transport is None and not self._door.admit(self, transport):
+            self._is_refused = True
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget what was begun."""
+        self._door.forget(self)
+        self.submission.drop()
+        if not self._is_refused:
+            super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        """Leave with the client."""
+        return None if self._is_refused else super().eof_received()
+
+    def leave(self) -> None:
+        """Tell the client that the server leaves, and hang up."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(LEAVING.format(host=self.hostname).encode() + b"\r\n")
+            self.transport.close()
+
+    def _set_post_data_state(self) -> None:
+        super()._set_post_data_state()  # type: ignore[no-untyped-call]
+        self.submission.drop()
+
+
+class SubmissionDoor:
+    """Serves submission on any number of listening sockets."""
+
+    def __init__(self, rules: Rules, context: ssl.SSLContext | None) -> None:
+        self._rules = rules
+        self._context = context
+        self._connections: dict[Connection, str] = {}
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(self, listener: socket.socket, *, within_tls: bool) -> None:
+        """Serve the clients of *listener*; those of one *within_tls* begin with a handshake."""
+        loop = asyncio.get_running_loop()
+        if within_tls:
+            server = await loop.create_server(
+                lambda: self._connection(None),
+                sock=listener,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        else:
+            server = await loop.create_server(
+                lambda: self._connection(self._context), sock=listener
+            )
+        self._servers.append(server)
+
+    def _connection(self, context: ssl.SSLContext | None) -> Connection:
+        try:
+            return Connection(self, self._rules, context)
+        except Exception:
+            log.exception("fault before serving a connection")  # which the loop would not tell
+            raise
+
+    def admit(self, connection: Connection, transport: asyncio.BaseTransport) -> bool:
+        """Say whether one more connection is served; tell it, where it is not."""
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if peer else ""
+        limits = self._rules.limits
+        same = Counter(self._connections.values())[address]
+        if len(self._connections) < limits.connections and same < limits.connections_each:
+            self._connections[connection] = address
+            return True
+        log.warning("too many connections: one from %s is not served", escaped(address))
+        if isinstance(transport, asyncio.WriteTransport):
+            host = self._rules.host
+            transport.write(f"421 4.7.0 {host} Error: too many connections\r\n".encode())
+            transport.close()
+        return False
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection has ended."""
+        self._connections.pop(connection, None)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more clients; who has begun a message may finish within *grace* seconds."""
+        for server in self._servers:
+            server.close()
+        until = asyncio.get_running_loop().time() + grace
+        while self._connections:
+            late = asyncio.get_running_loop().time() >= until
+            _leave([c for c in self._connections if late or not c.submission.is_under_way])
+            if late:
+                return
+            await asyncio.sleep(POLL)
+
+
+def _leave(connections: Sequence[Connection]) -> None:
+    for connection in connections:
+        connection.leave()
+
+
+def _is_plain(address: str) -> bool:
+    """Say whether *address* can be handed on: no control characters, and of ASCII."""
+    return address.isascii() and address.isprintable()

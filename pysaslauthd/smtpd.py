@@ -1,0 +1,261 @@
+"""pysaslsmtpd put together: the supervisor's shape with a front that takes in mail.
+
+Whatever backend there is works here as in the daemon, with its workers and what root
+must read; the front talks to strangers, and has given up root before it does.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import secrets
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pysaslauthd import channel, logs, privileges, worker
+from pysaslauthd.app import build_parts
+from pysaslauthd.config.settings import Settings
+from pysaslauthd.engine.exchange import Exchanges, Parts
+from pysaslauthd.errors import StartupError
+from pysaslauthd.link import Link, Workers
+from pysaslauthd.model import Secret
+from pysaslauthd.plugins import find_mechanism
+from pysaslauthd.privileges import find_identity
+from pysaslauthd.sasl.server import registry
+from pysaslauthd.sasl.server.mechanism import Mechanism, Surroundings
+from pysaslauthd.server.auth import KEY_BYTES, Auth
+from pysaslauthd.server.relay import Upstream
+from pysaslauthd.server.submission import Limits, Rules, SubmissionDoor
+from pysaslauthd.smtp.banner import Offer
+from pysaslauthd.smtp.options import DEFAULT_POLICY, Policy
+from pysaslauthd.supervisor import Supervisor
+from pysaslauthd.worker import VERIFIER
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+STOP_GRACE = 5.0  # seconds for messages that have been begun
+
+
+class Options(NamedTuple):
+    """What the command line says of SMTP; addresses are host and port.
+
+    *mechanisms*: the names of those that may be offered; None for all.
+    """
+
+    listen: tuple[tuple[str, int], ...] = ()
+    listen_tls: tuple[tuple[str, int], ...] = ()
+    host: str = ""
+    mechanisms: tuple[str, ...] | None = None
+    policy: Policy = DEFAULT_POLICY
+    broken_clients: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    upstream: Upstream | None = None
+    own_senders: bool = False
+    limits: Limits = Limits()
+
+
+class Listener(NamedTuple):
+    """A listening socket; *within_tls*: its clients begin with a handshake."""
+
+    socket: socket.socket
+    within_tls: bool
+
+
+class SmtpDaemon:
+    """One instance, in the foreground; StartupError where the options are no good."""
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        mechanism = find_mechanism(settings)
+        self._settings = mechanism.configure(settings)
+        mechanism.check(self._settings)
+        self._options = options
+        self._context = _tls_context(options)
+        if options.listen_tls and self._context is None:
+            raise StartupError("--listen-tls needs --tls-cert and --tls-key")
+        _known(options.mechanisms)
+        self._identity = find_identity(settings.user, mechanism.groups)
+        self._listeners: list[Listener] = []
+
+    def run(self) -> None:
+        """Serve until told to stop by SIGTERM or SIGINT."""
+        logs.set_verbose(verbose=self._settings.verbose)
+        # aiosmtpd's own log, of commands and peers: ours has what matters of them.
+        logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+        privileges.forbid_dumps()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        options = self._options
+        for places, within_tls in ((options.listen, False), (options.listen_tls, True)):
+            for host, port in places:
+                self._listeners += _bind(host, port, within_tls=within_tls)
+        supervisor = os.getpid()
+
+        def run_front(settings: Settings, generation: int, end: socket.socket) -> None:
+            self._run_front(settings, generation, end, supervisor)
+
+        def run_worker(settings: Settings, kind: str, end: socket.socket) -> None:
+            worker.work(settings, kind, end, supervisor, ())
+
+        Supervisor(
+            self._settings,
+            _read_again,
+            run_front,
+            run_worker,
+            front_uid=None if self._identity is None else self._identity.uid,
+            on_ready=lambda: log.info("serving"),
+            on_stop=lambda: None,
+        ).run()
+
+    def _run_front(
+        self, settings: Settings, generation: int, end: socket.socket, supervisor: int
+    ) -> None:
+        find_mechanism(settings).preload()
+        privileges.set_name("saslsmtpd-front")
+        logs.reconnect()
+        kept = [end.fileno(), *(listener.socket.fileno() for listener in self._listeners)]
+        privileges.close_all_but(kept)
+        os.setsid()
+        if self._identity is not None:
+            privileges.become(self._identity)
+        else:
+            privileges.keep_capabilities(())
+        privileges.die_with(supervisor)
+        front = Front(self._options, self._context, self._listeners, end)
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        # Not asyncio.run: that waits for threads, and one may hang looking up a name.
+        loop.run_until_complete(front.run(settings, generation))
+
+
+class Front:
+    """Serves *listeners* until the supervisor says stop, or is gone."""
+
+    def __init__(
+        self,
+        options: Options,
+        context: ssl.SSLContext | None,
+        listeners: Sequence[Listener],
+        to_supervisor: socket.socket,
+    ) -> None:
+        self._options = options
+        self._context = context
+        self._listeners = listeners
+        self._channel = to_supervisor
+        self._link = Link(to_supervisor)
+        self._stopped = asyncio.Event()
+
+    async def run(self, settings: Settings, generation: int) -> None:
+        """Open the backend, serve, and leave when the messages that were begun are handed on."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel, self._on_word)
+        self._beat()
+        parts = build_parts(settings, Workers(self._link, VERIFIER, generation), None)
+        backend = parts.authenticator.backend
+        try:
+            async with asyncio.timeout(settings.deadline):
+                await backend.open()
+        except TimeoutError:
+            log.warning("%s is not ready yet: serving without it", backend.name)
+        rules = build_rules(settings, self._options, parts)
+        for warning in rules.auth.offer.warnings(has_tls=self._context is not None):
+            log.warning("%s", warning)
+        door = SubmissionDoor(rules, self._context)
+        for listener in self._listeners:
+            await door.listen(listener.socket, within_tls=listener.within_tls)
+        self._link.say(channel.READY)
+        await self._stopped.wait()
+        parts.authenticator.end_delays()
+        await door.stop(STOP_GRACE)
+        await backend.close()
+        loop.remove_reader(self._channel)
+
+    def _on_word(self) -> None:
+        word = channel.receive_word(self._channel)
+        if word is None:
+            return
+        if word.text in {b"", channel.STOP}:
+            if word.text == b"":
+                asyncio.get_running_loop().remove_reader(self._channel)
+            self._stopped.set()
+        else:
+            self._link.on_answer(word)
+
+    def _beat(self) -> None:
+        self._link.beat()
+        asyncio.get_running_loop().call_later(channel.SECONDS_BETWEEN_HEARTBEATS, self._beat)
+
+
+def build_rules(settings: Settings, options: Options, parts: Parts) -> Rules:
+    """Return how a submission server serves by these settings and options."""
+    exchanges = Exchanges(parts, registry.usable())
+    host = options.host or socket.gethostname()
+    names = options.mechanisms
+    offered = tuple(one for one in exchanges.mechanisms if names is None or one.name in names)
+    realm = settings.local_domain or ""
+    auth = Auth(
+        exchanges,
+        Offer(offered, options.policy, broken_clients=options.broken_clients),
+        Surroundings(host, Secret(secrets.token_bytes(KEY_BYTES)), realm=realm or host),
+    )
+    return Rules(auth, host, options.upstream, realm, options.own_senders, options.limits)
+
+
+def _known(names: Sequence[str] | None) -> list[Mechanism]:
+    """Return the mechanisms called *names*; StartupError where there is none of that name."""
+    found = []
+    for name in names or ():
+        mechanism = registry.find(name)
+        if mechanism is None:
+            raise StartupError(
+                f"--mech-list: there is no mechanism {name}",
+                f"known are {' '.join(registry.BY_NAME)}",
+            )
+        found.append(mechanism)
+    return found
+
+
+def _tls_context(options: Options) -> ssl.SSLContext | None:
+    """Return what TLS is made of, None where there is none; the key is read now, by root."""
+    if not options.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise StartupError(f"--tls-cert {options.tls_cert}: {error}") from None
+    return context
+
+
+def _bind(host: str, port: int, *, within_tls: bool) -> list[Listener]:
+    """Return sockets that listen at every address of *host*; StartupError where one does not."""
+    bound: list[Listener] = []
+    try:
+        found = socket.getaddrinfo(
+            host if host != "*" else None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, _, _, _, address in found:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            bound.append(Listener(listener, within_tls))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listener.settimeout(0)
+            log.info("listening on %s port %d", address[0], address[1])
+    except OSError as error:
+        for one in bound:
+            with contextlib.suppress(OSError):
+                one.socket.close()
+        raise StartupError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return bound
+
+
+def _read_again() -> Settings:
+    """Refuse to reload: the front could not read the key again."""
+    raise StartupError("pysaslsmtpd takes new settings when it is restarted")
