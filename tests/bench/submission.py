@@ -1,9 +1,9 @@
 """Logins at a submission server: ours beside a Postfix that asks the C saslauthd.
 
-Both are as they are installed, with the same users: Postfix (libsasl, PLAIN and
-LOGIN, saslauthd with five processes) may have as many smtpd as it wants, sets
-no bounds to clients, and looks up no names. It logs each connection, as it
-always does, to a file here.
+Both are as they are installed, and have the same users. Postfix (libsasl, PLAIN
+and LOGIN, saslauthd with five processes) may have as many smtpd as it wants,
+sets no bounds to clients, and looks up no names. It logs each connection, as it
+always does, here to a file; ours logs refusals.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from tests.bench.measure import (
     wrong_row,
 )
 from tests.bench.report import Goal
-from tests.bench.servers import CYRUS
+from tests.bench.servers import CYRUS, OURS
+from tests.helpers.daemon import command
 from tests.helpers.postfix import postfix_directory, running_postfix
+from tests.helpers.processes import Server, free_port
+from tests.helpers.smtp import greeting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +47,7 @@ def submission(bench: Bench) -> list[Row]:
     """Compare logins per second, each in a connection of its own."""
     counted = bench.load(THREADS)
     with contextlib.ExitStack() as stack:
-        asked = [one for run in (postfix,) if (one := _usable(bench, stack, run, counted))]
+        asked = [one for run in (ours, postfix) if (one := _usable(bench, stack, run, counted))]
         samples = compare(bench, asked, counted)
     who = clients(THREADS)
     return [
@@ -71,6 +74,16 @@ def _usable(
 
 
 @contextlib.contextmanager
+def ours(bench: Bench) -> Iterator[Yardstick]:
+    """Run pysaslsmtpd."""
+    port, log = free_port(), bench.work / "pysaslsmtpd.log"
+    flags = ["--listen", f"127.0.0.1:{port}", "-a", "sasldb", "-O", str(bench.database)]
+    with Server([*command("smtpd"), *flags], log) as server:
+        server.wait_until(lambda: bool(greeting(port)))
+        yield Yardstick(OURS.name, OURS.title, logins_at(port), (server.pid,), log)
+
+
+@contextlib.contextmanager
 def postfix(bench: Bench) -> Iterator[Yardstick]:
     """Run Postfix, and the C saslauthd that it asks."""
     peers.need(NEEDED)
@@ -93,9 +106,9 @@ def postfix(bench: Bench) -> Iterator[Yardstick]:
 def logins_at(port: int) -> Callable[[Load, Path], list[str]]:
     """Return what puts a load on the submission server at *port* of 127.0.0.1."""
 
-    def command(counted: Load, tools: Path) -> list[str]:
+    def load_program(counted: Load, tools: Path) -> list[str]:
         question = counted.question
         fields = [question.login, question.password, question.realm]
         return [str(tools / "smtpload"), *load.options(counted), str(port), *fields]
 
-    return command
+    return load_program

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench import load, submission
+from tests.bench import database, load, submission
 from tests.bench.load import IN_DATABASE, Load
 from tests.bench.measure import Bench
 from tests.helpers.processes import short_directory
@@ -129,6 +129,17 @@ def test_the_load_gives_up_on_a_server_that_never_answers(tools: Path, door: soc
 def bench(tools: Path) -> Iterator[Bench]:
     with short_directory("mux-") as work:
         yield Bench(tools, work, work / "sasldb2", rounds=1, seconds=0.2, users=10)
+
+
+@pytest.mark.interop("saslpasswd2")
+@pytest.mark.usefixtures("root")
+def test_ours_lets_all_of_the_benchmarks_clients_in(bench: Bench) -> None:
+    database.make(bench.database, 2)
+
+    with submission.ours(bench) as server:
+        sample = load.apply(Load(submission.THREADS, 20, 2, 128), server, bench.tools)
+
+    assert (sample.right, sample.not_right) == (128, 0)
 
 
 # The system's database, which is what the C daemon reads, has none of them.
