@@ -5,8 +5,8 @@ for word: so nothing that a client computes is counted. For that the client's
 nonces and the server's are the same each time; the server's are made all the
 same, and thrown away. Only an exchange that ends in success counts.
 
-The seconds are those of this thread's processor time: nothing waits here, and a
-busy neighbour changes little.
+The seconds are those of this thread's processor time: nothing waits here, and
+what others take of the core is not counted (that they may slow it down, is).
 
 Where the keys of a password are derived once and kept (SCRAM), a first login is
 shown beside the later ones: then nothing is kept from one to the next.
