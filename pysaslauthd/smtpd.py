@@ -235,9 +235,10 @@ def _bind(host: str, port: int, *, within_tls: bool) -> list[Listener]:
     """Return sockets that listen at every address of *host*; StartupError where one does not."""
     bound: list[Listener] = []
     try:
-        found = socket.getaddrinfo(
-            host if host != "*" else None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        # For all: of the families that this machine has.
+        is_all = host == "*"
+        name, flags = (None, socket.AI_PASSIVE | socket.AI_ADDRCONFIG) if is_all else (host, 0)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
         for family, _, _, _, address in found:
             listener = socket.socket(family, socket.SOCK_STREAM)
             bound.append(Listener(listener, within_tls))

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from pysaslauthd.cli.saslauthd import USAGE
+from pysaslauthd.cli.smtpd import LONG as SMTPD_LONG
+from pysaslauthd.cli.smtpd import USAGE as SMTPD_USAGE
 from pysaslauthd.config.cyrus import LONG, SHORT
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
@@ -130,3 +132,11 @@ def test_the_example_of_the_c_daemons_file_has_nothing_that_is_ignored(
     MECHANISMS["ldap"].check(MECHANISMS["ldap"].configure(settings))
 
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", sorted({f"--{long}" for long in SMTPD_LONG} | set("aOrcnVvh")))
+def test_every_flag_of_the_submission_server_is_documented(name: str) -> None:
+    flag = name if name.startswith("--") else f"-{name}"
+
+    assert re.search(rf"^\.BI?R? .*{re.escape(flag)}\b", page_text("pysaslsmtpd"), re.MULTILINE)
+    assert re.search(rf"^  .*{re.escape(flag)}\b", SMTPD_USAGE, re.MULTILINE)

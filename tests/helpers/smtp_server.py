@@ -88,14 +88,21 @@ def trusting_context() -> ssl.SSLContext:
 
 
 class Client:
-    """A connection to the server at *port*, which has greeted."""
+    """A connection to the server at *port*, which has greeted, unless the caller *hears* it."""
 
-    def __init__(self, port: int, wrap: Callable[[socket.socket], socket.socket] | None = None):
+    def __init__(
+        self,
+        port: int,
+        wrap: Callable[[socket.socket], socket.socket] | None = None,
+        *,
+        hears: bool = True,
+    ) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
         if wrap is not None:
             self._socket = wrap(self._socket)
         self._lines = self._socket.makefile("rb")
-        self.hear()
+        if hears:
+            self.hear()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,359 @@
+"""pysaslsmtpd between its clients and a server behind it."""
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.helpers.accounts import account, require_root
+from tests.helpers.certificates import Authority, Certificate
+from tests.helpers.processes import free_port, short_directory
+from tests.helpers.smtp_server import Client, trusting_context
+from tests.helpers.submission import Behind, Submission, behind, submission
+
+JOE = "AUTH PLAIN " + base64.b64encode(b"\0joe\0joepw").decode()
+WRONG = "AUTH PLAIN " + base64.b64encode(b"\0joe\0wrong").decode()
+ANSWERS = {
+    "MAIL busy@example.org": "451 4.3.2 try later",
+    "MAIL leaving@example.org": "421 4.3.2 leaving",
+    "RCPT nobody@foreign.example": "550 5.1.1 no such user here",
+    "RCPT trouble@foreign.example": "hang up",
+}
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with short_directory("sm-") as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def certificate(directory: Path) -> Certificate:
+    return Authority(directory).issue()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Behind:
+    return Behind(ANSWERS)
+
+
+@pytest.fixture(scope="module")
+def running(directory: Path, certificate: Certificate, upstream: Behind) -> Iterator[Submission]:
+    with (
+        behind(upstream) as port,
+        submission(
+            directory,
+            *("--relay", f"127.0.0.1:{port}", "--local-domain", "example.org"),
+            *("--tls-cert", str(certificate.certificate), "--tls-key", str(certificate.key)),
+            *("--recipients", "3", "--message-size", "5000", "--broken-sasl-auth-clients"),
+            within_tls=True,
+        ) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def client(running: Submission) -> Iterator[Client]:
+    with Client(running.port) as client:
+        client.say("EHLO client.test.example")
+        yield client
+
+
+@pytest.fixture
+def joe(client: Client) -> Client:
+    """Return a client who has logged in."""
+    assert client.say(JOE) == ["235 2.7.0 Authentication successful"]
+    return client
+
+
+@pytest.mark.parametrize("line", ["MAIL FROM:<joe@example.org>", "MAIL FROM:<> AUTH=joe"])
+def test_whoever_has_not_logged_in_hands_in_nothing(client: Client, line: str) -> None:
+    assert client.say(line) == ["530 5.7.0 Authentication required"]
+    assert client.say("RCPT TO:<ann@foreign.example>") == ["530 5.7.0 Authentication required"]
+    assert client.say("DATA") == ["530 5.7.0 Authentication required"]
+
+
+def test_whoever_was_refused_hands_in_nothing(running: Submission) -> None:
+    with Client(running.port) as client:
+        client.say("EHLO client.test.example")
+
+        assert client.say(WRONG)[0].startswith("535 ")
+        assert client.say("MAIL FROM:<a@b.example>") == ["530 5.7.0 Authentication required"]
+
+
+def test_a_message_is_handed_over_as_it_is(joe: Client, upstream: Behind) -> None:
+    content = "Subject: x\r\n\r\n..two dots\r\n...\r\nend\r\n"
+    assert joe.say("MAIL FROM:<joe@example.org> BODY=8BITMIME") == ["250 2.1.0 Ok"]
+    assert joe.say("RCPT TO:<ann@foreign.example>") == ["250 2.1.5 Ok"]
+    assert joe.say("DATA")[0].startswith("354 ")
+    reply = joe.say(content + ".")
+
+    assert reply == ["250 2.0.0 Ok: queued as 1"]
+    assert upstream.kept[-1] == (
+        "joe@example.org",
+        ["ann@foreign.example"],
+        b"Subject: x\r\n\r\n.two dots\r\n..\r\nend\r\n",
+    )
+
+
+def test_a_message_is_no_way_to_smuggle_another(joe: Client, upstream: Behind) -> None:
+    before = len(upstream.kept)
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    joe.say("DATA")
+    joe.say("one\n.\nMAIL FROM:<evil@example.org>\r.\r\n.")
+
+    assert len(upstream.kept) == before + 1
+    assert upstream.kept[-1][2] == b"one\r\n.\r\nMAIL FROM:<evil@example.org>\r\n.\r\n"
+
+
+def test_each_recipient_gets_the_answer_of_the_server_behind(joe: Client, upstream: Behind) -> None:
+    joe.say("MAIL FROM:<joe@example.org>")
+
+    assert joe.say("RCPT TO:<nobody@foreign.example>") == ["550 5.1.1 no such user here"]
+    assert joe.say("RCPT TO:<ann@foreign.example>") == ["250 2.1.5 Ok"]
+    joe.say("DATA")
+    assert joe.say("x\r\n.") == ["250 2.0.0 Ok: queued as 1"]
+    assert upstream.kept[-1][1] == ["ann@foreign.example"]
+
+
+def test_two_messages_in_a_row_are_two(joe: Client, upstream: Behind) -> None:
+    before = len(upstream.kept)
+    for _ in range(2):
+        joe.say("MAIL FROM:<joe@example.org>")
+        joe.say("RCPT TO:<ann@foreign.example>")
+        joe.say("DATA")
+        joe.say("x\r\n.")
+
+    assert len(upstream.kept) == before + 2
+
+
+def test_a_message_that_is_given_up_is_not_handed_over(joe: Client, upstream: Behind) -> None:
+    before = len(upstream.kept)
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    assert joe.say("RSET") == ["250 OK"]
+
+    assert joe.say("DATA") == ["503 Error: need RCPT command"]
+    assert len(upstream.kept) == before
+
+
+@pytest.mark.parametrize(
+    ("sender", "reply"),
+    [
+        ("busy@example.org", "451 4.3.2 try later"),
+        ("leaving@example.org", "451 4.3.2 leaving"),
+    ],
+)
+def test_a_sender_gets_the_answer_of_the_server_behind(
+    joe: Client, sender: str, reply: str
+) -> None:
+    assert joe.say(f"MAIL FROM:<{sender}>") == [reply]
+    assert joe.say("RCPT TO:<ann@foreign.example>") == ["503 Error: need MAIL command"]
+
+
+def test_a_server_behind_that_hangs_up_is_451(joe: Client) -> None:
+    joe.say("MAIL FROM:<joe@example.org>")
+
+    assert joe.say("RCPT TO:<trouble@foreign.example>")[0].startswith("451 4.4.2 ")
+    assert joe.say("RCPT TO:<ann@foreign.example>")[0].startswith("451 4.4.2 ")
+
+
+def test_there_are_only_so_many_recipients(joe: Client) -> None:
+    joe.say("MAIL FROM:<joe@example.org>")
+    for number in range(3):
+        assert joe.say(f"RCPT TO:<r{number}@foreign.example>") == ["250 2.1.5 Ok"]
+
+    assert joe.say("RCPT TO:<r3@foreign.example>") == ["452 4.5.3 Error: too many recipients"]
+
+
+def test_a_message_is_only_so_large(joe: Client) -> None:
+    assert joe.say("MAIL FROM:<joe@example.org> SIZE=5001")[0].startswith("552 ")
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    joe.say("DATA")
+
+    assert joe.say("x" * 60 + ("\r\n" + "x" * 60) * 100 + "\r\n.")[0].startswith("552 ")
+
+
+@pytest.mark.parametrize("address", ["<a\x01b@c.example>", "<a\rb@c.example>"])
+def test_an_address_that_is_no_line_is_refused(joe: Client, address: str) -> None:
+    assert joe.say(f"MAIL FROM:{address}")[0][0] == "5"
+
+
+def test_ehlo_tells_what_there_is(running: Submission) -> None:
+    with Client(running.port) as client:
+        said = client.say("EHLO client.test.example")
+
+    names = "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 DIGEST-MD5 CRAM-MD5 PLAIN LOGIN"
+    assert said == [
+        "250-submit.test.example",
+        "250-SIZE 5000",
+        "250-STARTTLS",
+        f"250-AUTH {names}",
+        f"250-AUTH={names}",
+        "250-8BITMIME",
+        "250 HELP",
+    ]
+
+
+def test_login_and_message_may_come_after_starttls(running: Submission) -> None:
+    with Client(running.port) as client:
+        client.say("EHLO client.test.example")
+        client.start_tls()
+        client.say("EHLO client.test.example")
+
+        assert client.say(JOE)[0].startswith("235 ")
+        assert client.say("MAIL FROM:<joe@example.org>") == ["250 2.1.0 Ok"]
+
+
+def test_login_and_message_may_come_within_tls(running: Submission) -> None:
+    with Client(running.tls_port, trusting_context().wrap_socket) as client:
+        said = client.say("EHLO client.test.example")
+
+        assert "250-STARTTLS" not in said
+        assert client.say(JOE)[0].startswith("235 ")
+        assert client.say("MAIL FROM:<joe@example.org>") == ["250 2.1.0 Ok"]
+
+
+def test_the_log_says_who_handed_in_what(running: Submission, joe: Client) -> None:
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    joe.say("DATA")
+    joe.say("x\r\n.")
+
+    assert (
+        "message handed over: [user=joe@example.org] [remote=127.0.0.1] [from=joe@example.org]"
+        " [recipients=1] [bytes=3] [relay=250 2.0.0 Ok: queued as 1]" in running.log()
+    )
+    assert "joepw" not in running.log()
+    assert "Traceback" not in running.log()
+
+
+def test_without_a_server_behind_nothing_is_taken() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(
+            own, "--relay", f"127.0.0.1:{free_port()}", "--local-domain", "example.org"
+        ) as s,
+        Client(s.port) as client,
+    ):
+        client.say("EHLO client.test.example")
+        client.say(JOE)
+
+        assert client.say("MAIL FROM:<joe@example.org>")[0].startswith("451 4.4.1 ")
+
+
+def test_senders_may_have_to_be_who_they_are(upstream: Behind) -> None:
+    with (
+        short_directory("sm-") as own,
+        behind(upstream) as port,
+        submission(
+            own,
+            *("--relay", f"127.0.0.1:{port}", "--local-domain", "example.org", "--own-senders"),
+        ) as server,
+        Client(server.port) as client,
+    ):
+        client.say("EHLO client.test.example")
+        client.say(JOE)
+
+        said = client.say("MAIL FROM:<ann@example.org>")
+        assert said[0].startswith("553 5.7.1 <ann@example.org>: Sender address rejected: not own")
+        assert client.say("MAIL FROM:<joe@example.org>") == ["250 2.1.0 Ok"]
+        client.say("RSET")
+        assert client.say("MAIL FROM:<>") == ["250 2.1.0 Ok"]
+
+
+def test_nobody_logs_in_before_tls_where_it_is_needed(certificate: Certificate) -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(
+            own,
+            *("--auth-only-with-tls", "--tls-cert", str(certificate.certificate)),
+            *("--tls-key", str(certificate.key), "--local-domain", "example.org"),
+        ) as server,
+        Client(server.port) as client,
+    ):
+        said = client.say("EHLO client.test.example")
+        assert not [line for line in said if "AUTH" in line]
+        assert client.say(JOE)[0].startswith("504 5.5.4 ")
+        client.start_tls()
+        client.say("EHLO client.test.example")
+
+        assert client.say(JOE)[0].startswith("235 ")
+        assert client.say("MAIL FROM:<joe@example.org>")[0].startswith("451 4.3.5 ")
+
+
+def test_options_that_leave_no_mechanism_are_warned_of() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(own, "--security-options", "forward_secrecy") as server,
+        Client(server.port) as client,
+    ):
+        said = client.say("EHLO client.test.example")
+
+        assert not [line for line in said if "AUTH" in line]
+        assert client.say(JOE) == ["503 5.5.1 Error: authentication not enabled"]
+        assert "nobody can log in without TLS" in server.log()
+
+
+def test_a_list_of_mechanisms_is_all_that_is_offered() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(own, "--mech-list", "plain, cram-md5") as server,
+        Client(server.port) as client,
+    ):
+        said = client.say("EHLO client.test.example")
+
+    assert "250-AUTH CRAM-MD5 PLAIN" in said
+
+
+def test_there_are_only_so_many_connections() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(own, "--connections", "2") as server,
+        Client(server.port) as first,
+        Client(server.port) as second,
+        Client(server.port, hears=False) as third,
+    ):
+        assert third.hear() == ["421 4.7.0 submit.test.example Error: too many connections"]
+        assert third.hear() == []
+        assert first.say("NOOP") == second.say("NOOP") == ["250 OK"]
+
+
+def test_leaving_is_told_and_not_delayed() -> None:
+    with short_directory("sm-") as own, submission(own) as server, Client(server.port) as client:
+        client.say("EHLO client.test.example")
+
+        assert server.server.stop(deadline=10) == 0
+        assert client.hear() == ["421 4.3.2 submit.test.example Error: this server is leaving"]
+
+
+def test_a_backend_that_needs_root_and_workers_works(
+    lacking: Callable[[str], NoReturn],
+) -> None:
+    require_root(lacking)
+    with (
+        short_directory("sm-") as own,
+        account("anns password") as name,
+        submission(own, "-a", "shadow", "--mech-list", "PLAIN") as server,
+        Client(server.port) as client,
+    ):
+        said = client.say("EHLO client.test.example")
+        right = base64.b64encode(f"\0{name}\0anns password".encode()).decode()
+        wrong = base64.b64encode(f"\0{name}\0joes password".encode()).decode()
+
+        assert "250-AUTH PLAIN" in said
+        assert client.say(f"AUTH PLAIN {wrong}")[0].startswith("535 ")
+        assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
+
+
+def test_a_silent_client_is_let_go() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(own, "--idle-after", "1") as server,
+        Client(server.port) as client,
+    ):
+        assert client.hear() == []

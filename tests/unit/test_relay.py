@@ -1,0 +1,190 @@
+"""What the server behind a submission server may do, and what its client hears of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pysaslauthd.server import relay
+from pysaslauthd.server.relay import Relay, Submitter, Upstream
+
+ANN = Submitter("192.0.2.7", "client.test.example", "ann@example.org")
+HOST = "submit.test.example"
+GREETING = ["220 behind ESMTP"]
+EHLO = ["250-behind", "250-SIZE 1000", "250 8BITMIME"]
+
+
+class Script:
+    """A server that gives *answers* in turn, one for each line, and keeps the lines.
+
+    After 354 it waits for the end of the message. None: it hangs up.
+    """
+
+    def __init__(self, answers: Sequence[Sequence[str] | None]) -> None:
+        self._answers = answers
+        self._writers: list[asyncio.StreamWriter] = []
+        self.heard: list[bytes] = []
+        self.done = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        for answer in self._answers:
+            if answer is None:
+                break
+            writer.write("".join(f"{line}\r\n" for line in answer).encode())
+            end = b"\r\n.\r\n" if answer and answer[-1].startswith("354") else b"\n"
+            try:
+                self.heard.append(await reader.readuntil(end))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+        writer.close()
+        self.done.set()
+
+    async def end(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+            await self.done.wait()
+
+
+@asynccontextmanager
+async def scripted(*answers: Sequence[str] | None) -> AsyncIterator[tuple[Script, Upstream]]:
+    script = Script(answers)
+    server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
+    try:
+        yield script, Upstream("127.0.0.1", server.sockets[0].getsockname()[1], 0.3)
+    finally:
+        server.close()
+        await script.end()
+
+
+async def opened(upstream: Upstream, submitter: Submitter = ANN) -> Relay:
+    found = await Relay.open(upstream, HOST, submitter)
+    assert isinstance(found, Relay)
+    return found
+
+
+async def test_a_message_takes_its_course() -> None:
+    replies = [["250 2.1.0 Ok"], ["250 2.1.5 Ok"], ["354 go"], ["250 2.0.0 Ok"], ["221 Bye"]]
+    async with scripted(GREETING, EHLO, *replies) as (script, upstream):
+        subject = await opened(upstream)
+        said = [
+            await subject.mail("ann@example.org", ["SIZE=7", "BODY=8BITMIME", "X=1"]),
+            await subject.rcpt("bob@example.net"),
+            await subject.data(b".x\n"),
+        ]
+        subject.close()
+        await script.done.wait()
+
+    assert said == ["250 2.1.0 Ok", "250 2.1.5 Ok", "250 2.0.0 Ok"]
+    assert script.heard == [
+        b"EHLO submit.test.example\r\n",
+        b"MAIL FROM:<ann@example.org> SIZE=7 BODY=8BITMIME\r\n",
+        b"RCPT TO:<bob@example.net>\r\n",
+        b"DATA\r\n",
+        b"..x\r\n.\r\n",
+        b"QUIT\r\n",
+    ]
+
+
+async def test_who_has_logged_in_is_told_where_it_is_heard() -> None:
+    offer = ["250-behind", "250 XCLIENT NAME ADDR PROTO HELO LOGIN PORT"]
+    submitter = Submitter("2001:db8::7", "a b", "a=b+c@example.org")
+    async with scripted(GREETING, offer, ["220 behind"], offer) as (script, upstream):
+        subject = await opened(upstream, submitter)
+        subject.close()
+        await script.done.wait()
+
+    assert script.heard[1:3] == [
+        b"XCLIENT NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::7 PROTO=ESMTP HELO=a+20b"
+        b" LOGIN=a+3Db+2Bc@example.org\r\n",
+        b"EHLO submit.test.example\r\n",
+    ]
+
+
+async def test_nothing_is_told_where_the_login_is_not_heard() -> None:
+    offer = ["250-behind", "250 XCLIENT NAME ADDR"]
+    async with scripted(GREETING, offer, ["221 Bye"]) as (script, upstream):
+        subject = await opened(upstream)
+        subject.close()
+        await script.done.wait()
+
+    assert script.heard[1:] == [b"QUIT\r\n"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([None], id="hangs-up"),
+        pytest.param([["554 go away"]], id="greets-nobody"),
+        pytest.param([GREETING, ["550 no"]], id="hears-no-ehlo"),
+        pytest.param([GREETING, None], id="hangs-up-after-greeting"),
+        pytest.param(
+            [GREETING, ["250-behind", "250 XCLIENT LOGIN"], ["550 5.7.0 no"]], id="refuses-xclient"
+        ),
+        pytest.param([["hello"]], id="is-no-mail-server"),
+    ],
+)
+async def test_a_server_that_does_not_listen_is_out_of_reach(
+    answers: list[list[str] | None],
+) -> None:
+    async with scripted(*answers) as (_, upstream):
+        said = await Relay.open(upstream, HOST, ANN)
+
+    assert isinstance(said, str)
+    assert said.startswith("451 4.4.1 ")
+
+
+async def test_a_server_that_is_silent_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "GREETING_SECONDS", 0.2)
+    async with scripted([]) as (_, upstream):
+        said = await Relay.open(upstream, HOST, ANN)
+
+    assert isinstance(said, str)
+    assert said.startswith("451 4.4.1 ")
+
+
+async def test_a_server_that_falls_silent_is_451(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "COMMAND_SECONDS", 0.2)
+    async with scripted(GREETING, EHLO, []) as (_, upstream):
+        subject = await opened(upstream)
+        said = await subject.mail("ann@example.org", [])
+
+    assert said.startswith("451 4.4.2 ")
+
+
+async def test_a_server_that_does_not_say_whether_it_has_the_message_is_451() -> None:
+    replies = [["250 Ok"], ["250 Ok"], ["354 go"], []]
+    async with scripted(GREETING, EHLO, *replies) as (script, upstream):
+        subject = await opened(upstream)
+        await subject.mail("ann@example.org", [])
+        await subject.rcpt("bob@example.net")
+        said = await subject.data(b"x\r\n")
+        subject.close()
+        await script.done.wait()
+
+    assert said.startswith("451 4.4.2 ")
+    assert b"QUIT\r\n" not in script.heard
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        pytest.param(
+            ["550-5.7.1 no", "550 5.7.1 never"], "550-5.7.1 no\r\n550 5.7.1 never", id="2"
+        ),
+        pytest.param(["452 4.3.1 full"], "452 4.3.1 full", id="later"),
+        pytest.param(["421 4.3.2 leaving"], "451 4.3.2 leaving", id="leaving"),
+        pytest.param(["354 what?"], "451 what?", id="out-of-order"),
+        pytest.param(["550 caf\u00e9\x1b[1m"], "550 caf?[1m", id="not-printable"),
+        pytest.param(["550 " + "x" * 450], "550 " + "x" * 400, id="long"),
+        pytest.param(["550"], "550 ", id="no-text"),
+    ],
+)
+async def test_what_the_server_says_is_what_the_client_hears(answer: list[str], reply: str) -> None:
+    async with scripted(GREETING, EHLO, answer) as (_, upstream):
+        subject = await opened(upstream)
+        said = await subject.mail("ann@example.org", [])
+        subject.close()
+
+    assert said == reply

@@ -1,0 +1,116 @@
+import importlib.util
+import logging
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+
+from pysaslauthd.cli import smtpd
+from pysaslauthd.cli.smtpd import main
+from tests.helpers.processes import free_port
+
+BACKEND = ["-a", "sasldb"]
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Take back what a command that has started does to the log."""
+    loggers = [logging.getLogger(name) for name in ("pysaslauthd", "asyncio")]
+    before = [(one.propagate, one.handlers[:], one.level) for one in loggers]
+    yield
+    for one, (propagate, handlers, level) in zip(loggers, before, strict=True):
+        one.propagate, one.handlers = propagate, handlers
+        one.setLevel(level)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_option(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+
+    text = capsys.readouterr().out
+    assert [name for name in smtpd.LONG if f"--{name}" not in text] == []
+
+
+@pytest.mark.parametrize("flag", ["-v", "--version"])
+def test_version_names_the_backends(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert "backends: sasldb " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param(["--nonsense"], "unrecognized option '--nonsense'", id="option"),
+        pytest.param([*BACKEND, "x"], "what is 'x'?", id="operand"),
+        pytest.param([*BACKEND, *BACKEND], "-a was given twice", id="two-backends"),
+        pytest.param(BACKEND, "no --listen HOST:PORT", id="nowhere"),
+        pytest.param([*BACKEND, "--listen", "[::1"], "--listen: not a host: '[::1'", id="listen"),
+        pytest.param(
+            [*BACKEND, "--listen", "a", "--recipients", "0"],
+            "--recipients takes a number greater than zero, not '0'",
+            id="recipients",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_64(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 64
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param(["--listen", "127.0.0.1"], "no mechanism: set it there", id="no-backend"),
+        pytest.param(
+            ["-a", "nis", "--listen", "127.0.0.1"], "unknown authentication", id="backend"
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--security-options", "none"],
+            "unknown security option 'none': known are noanonymous, noplaintext",
+            id="security-options",
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--mech-list", "PLAIN NTLM"],
+            "--mech-list: there is no mechanism NTLM",
+            id="mech-list",
+        ),
+        pytest.param(
+            [*BACKEND, "--listen-tls", "127.0.0.1"], "--listen-tls needs --tls-cert", id="no-cert"
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--tls-cert", "/nonexistent"],
+            "--tls-cert /nonexistent: ",
+            id="cert",
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "192.0.2.1:2525"], "cannot listen on 192.0.2.1", id="address"
+        ),
+    ],
+)
+def test_what_cannot_start_is_78(
+    arguments: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 78
+    assert complaint in capfd.readouterr().err
+
+
+def test_what_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def find(name: str) -> ModuleSpec | None:
+        return None if name == "aiosmtplib" else importlib.util.spec_from_loader(name, None)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+    assert main([*BACKEND, "--listen", f"127.0.0.1:{free_port()}"]) == 78
+    assert "pip install 'pysaslauthd[smtp]'" in capfd.readouterr().err
+
+
+def test_a_certificate_is_looked_at_before_a_port_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    cert = ["--tls-cert", str(tmp_path / "cert.pem")]
+
+    assert main([*BACKEND, "--listen", "192.0.2.1", *cert]) == 78
