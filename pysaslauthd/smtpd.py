@@ -25,7 +25,7 @@ from pysaslauthd.model import Secret
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.privileges import find_identity
 from pysaslauthd.sasl.server import registry
-from pysaslauthd.sasl.server.mechanism import Mechanism, Surroundings
+from pysaslauthd.sasl.server.mechanism import Surroundings
 from pysaslauthd.server.auth import KEY_BYTES, Auth
 from pysaslauthd.server.relay import Upstream
 from pysaslauthd.server.submission import Limits, Rules, SubmissionDoor
@@ -77,7 +77,7 @@ class SmtpDaemon:
         self._context = _tls_context(options)
         if options.listen_tls and self._context is None:
             raise StartupError("--listen-tls needs --tls-cert and --tls-key")
-        _known(options.mechanisms)
+        _check_names(options.mechanisms)
         self._identity = find_identity(settings.user, mechanism.groups)
         self._listeners: list[Listener] = []
 
@@ -195,28 +195,30 @@ def build_rules(settings: Settings, options: Options, parts: Parts) -> Rules:
     exchanges = Exchanges(parts, registry.usable())
     host = options.host or socket.gethostname()
     names = options.mechanisms
-    offered = tuple(one for one in exchanges.mechanisms if names is None or one.name in names)
-    realm = settings.local_domain or ""
+    offered = tuple(
+        one
+        for one in exchanges.mechanisms
+        if (names is None or one.name in names) and not one.traits.anonymous
+    )
+    key = Secret(secrets.token_bytes(KEY_BYTES))
     auth = Auth(
         exchanges,
         Offer(offered, options.policy, broken_clients=options.broken_clients),
-        Surroundings(host, Secret(secrets.token_bytes(KEY_BYTES)), realm=realm or host),
+        Surroundings(host, key, realm=parts.names.default_realm),
     )
+    realm = settings.local_domain or ""
     return Rules(auth, host, options.upstream, realm, options.own_senders, options.limits)
 
 
-def _known(names: Sequence[str] | None) -> list[Mechanism]:
-    """Return the mechanisms called *names*; StartupError where there is none of that name."""
-    found = []
+def _check_names(names: Sequence[str] | None) -> None:
+    """Raise StartupError where one of *names* is that of no mechanism, or of one with no name."""
     for name in names or ():
         mechanism = registry.find(name)
         if mechanism is None:
-            raise StartupError(
-                f"--mech-list: there is no mechanism {name}",
-                f"known are {' '.join(registry.BY_NAME)}",
-            )
-        found.append(mechanism)
-    return found
+            known = " ".join(registry.BY_NAME)
+            raise StartupError(f"--mech-list: there is no mechanism {name}", f"known are {known}")
+        if mechanism.traits.anonymous:
+            raise StartupError(f"--mech-list: {name}: whoever hands in mail must have a name")
 
 
 def _tls_context(options: Options) -> ssl.SSLContext | None:

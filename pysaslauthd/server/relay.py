@@ -48,6 +48,7 @@ class Relay:
         self._upstream = upstream
         self._client = client
         self._is_asking = False
+        self.has_told_client = False  # by XCLIENT, so that its own trace names the client
 
     @classmethod
     async def open(cls, upstream: Upstream, host: str, submitter: Submitter) -> Self | str:
@@ -110,6 +111,7 @@ class Relay:
         answer = await self._client.execute_command(b"XCLIENT", *told)
         if answer.code != ACCEPTED_GREETING:
             raise SMTPResponseException(answer.code, answer.message)
+        self.has_told_client = "ADDR" in attributes
         return await self._client.ehlo()
 
     async def _ask(

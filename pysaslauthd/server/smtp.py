@@ -38,7 +38,8 @@ class SaslSMTP(SMTP):
     """An aiosmtpd server whose AUTH is *auth*'s; *options* are aiosmtpd's.
 
     Of these, those about AUTH have no effect, but for auth_required. Who has logged in
-    is in `session.auth_data`, a Login, and `session.authenticated` is true.
+    is in `session.auth_data`, a Login, and `session.authenticated` is true, except for
+    ANONYMOUS, for which auth_required is not met.
     """
 
     # Also the longest line of a message, which RFC 5321 lets a server have longer than 1000.
@@ -52,6 +53,7 @@ class SaslSMTP(SMTP):
             raise TypeError("handle_EHLO has five arguments, the last of them the lines so far")
         self._ehlo_hook_ver = "new"
         self._auth = auth
+        self._unasked = 0  # bytes that have come since the last command
         only_with_tls = auth.offer.policy.only_with_tls
         self._dialogue = Dialogue(self.hostname, auth.tries, only_with_tls=only_with_tls)
 
@@ -62,6 +64,23 @@ class SaslSMTP(SMTP):
         # A connection that was reset ends it with an exception, for nobody to see.
         if self._handler_coroutine is not None:
             self._handler_coroutine.add_done_callback(_look_away)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes; of what has no end no more than two messages' worth.
+
+        aiosmtpd keeps a line of a message to its end, however long it is.
+        """
+        self._unasked += len(data)
+        limit = self.data_size_limit
+        if limit and self._unasked > 2 * limit + LONGEST_COMMAND:
+            if isinstance(self.transport, asyncio.WriteTransport):
+                self.transport.abort()
+            return
+        super().data_received(data)
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self._unasked = 0
+        super()._reset_timeout(duration)
 
     @property
     def is_secured(self) -> bool:
@@ -156,7 +175,8 @@ class SaslSMTP(SMTP):
 
     def _note_login(self, end: Finished, mechanism: Mechanism) -> None:
         session, _ = self._here()
-        session.authenticated = True
+        # As for Postfix's permit_sasl_authenticated: who has no name has not shown that it may.
+        session.authenticated = not mechanism.traits.anonymous
         session.auth_data = Login(  # type: ignore[assignment]  # it may be anything, says its text
             end.authcid, end.authzid or end.authcid, mechanism.name
         )

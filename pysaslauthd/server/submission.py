@@ -6,10 +6,12 @@ setting for it. It keeps no mail: what the server behind has not taken, is not t
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from collections import Counter
 from collections.abc import Sequence
+from email.utils import formatdate
 from typing import Any, NamedTuple
 
 from pysaslauthd.engine.audit import escaped
@@ -24,8 +26,10 @@ NO_RELAY = "451 4.3.5 Error: there is no mail server to hand messages to"
 BAD_ADDRESS = "553 5.1.3 Error: malformed address"
 TOO_MANY_RECIPIENTS = "452 4.5.3 Error: too many recipients"
 INTERNAL = "451 4.3.0 Error: internal error"
+TIMEOUT = "421 4.4.2 {host} Error: timeout exceeded"
 LEAVING = "421 4.3.2 {host} Error: this server is leaving"
 CALLS = {"*": 100, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000}
+UNFIT_FOR_TRACE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 HANDSHAKE_SECONDS = 15.0
 MARGIN = 30.0  # seconds: the server behind is given up before its client is
 POLL = 0.05  # seconds
@@ -89,7 +93,7 @@ class Submission:
             return NO_RELAY
         if not _is_plain(address):
             return BAD_ADDRESS
-        if rules.own_senders and address not in {"<>", user}:
+        if rules.own_senders and address.casefold() not in {"<>", user.casefold()}:
             return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {user}"
         self.drop()
         submitter = Submitter(server.client_address, session.host_name, user)
@@ -127,7 +131,10 @@ class Submission:
         if self._relay is None or rules.upstream is None:
             return INTERNAL
         server.be_patient(rules.upstream.seconds + MARGIN)
-        reply = await self._relay.data(envelope.original_content)
+        content = envelope.original_content
+        if not self._relay.has_told_client:
+            content = trace(rules.host, server, session) + content
+        reply = await self._relay.data(content)
         log.info(
             "message %s: [user=%s] [remote=%s] [from=%s] [recipients=%d] [bytes=%d] [relay=%s]",
             "handed over" if reply.startswith("2") else "refused",
@@ -191,9 +198,15 @@ class Connection(SaslSMTP):
 
     def leave(self) -> None:
         """Tell the client that the server leaves, and hang up."""
+        self._hang_up(LEAVING)
+
+    def _hang_up(self, reply: str) -> None:
         if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.write(LEAVING.format(host=self.hostname).encode() + b"\r\n")
+            self.transport.write(reply.format(host=self.hostname).encode() + b"\r\n")
             self.transport.close()
+
+    def _timeout_cb(self) -> None:
+        self._hang_up(TIMEOUT)
 
     def _set_post_data_state(self) -> None:
         super()._set_post_data_state()  # type: ignore[no-untyped-call]
@@ -263,6 +276,18 @@ class SubmissionDoor:
             if late:
                 return
             await asyncio.sleep(POLL)
+
+
+def trace(host: str, server: SaslSMTP, session: Any) -> bytes:
+    """Return the line that says whence a message came (RFC 5321 section 4.4, RFC 3848)."""
+    helo = UNFIT_FOR_TRACE.sub("?", session.host_name)[:255]
+    address = server.client_address
+    literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    protocol = "ESMTPSA" if server.is_secured else "ESMTPA"
+    return (
+        f"Received: from {helo} ({literal})\r\n"
+        f"\tby {host} (pysaslsmtpd) with {protocol};\r\n\t{formatdate(localtime=True)}\r\n"
+    ).encode()
 
 
 def _leave(connections: Sequence[Connection]) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -122,6 +123,23 @@ class Client:
         while (line := self._lines.readline())[3:4] == b"-":
             said.append(line)
         return [one.decode().rstrip("\r\n") for one in [*said, line] if one]
+
+    def say_nothing_more(self, data: bytes) -> None:
+        """Send *data* and wait for nothing."""
+        self._socket.sendall(data)
+
+    def is_cut_off_by(self, data: bytes, times: int) -> bool:
+        """Send *data* so many times; say whether the server hangs up before it has it all."""
+        try:
+            for _ in range(times):
+                self._socket.sendall(data)
+        except ConnectionError:
+            return True
+        return False
+
+    def break_off(self) -> None:
+        """Reset the connection."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def start_tls(self) -> None:
         """Ask for TLS and begin with it."""

@@ -241,6 +241,15 @@ def test_a_silent_client_is_let_go() -> None:
         assert client.hear() == []
 
 
+def test_whoever_has_no_name_has_not_logged_in() -> None:
+    made = auth(Policy(SecurityOptions.parse("")))
+    with smtp_server(made, auth_required=True) as port, Client(port) as client:
+        client.say("EHLO client.test.example")
+
+        assert client.say("AUTH ANONYMOUS eA==") == SUCCESS
+        assert client.say("MAIL FROM:<a@b.example>") == ["530 5.7.0 Authentication required"]
+
+
 class Down:
     """A backend that cannot find out."""
 
@@ -265,6 +274,29 @@ def test_an_outage_is_told_as_one() -> None:
 
         assert said[2] == "250-AUTH PLAIN LOGIN"  # what needs no stored password
         assert client.say(RIGHT)[0].startswith("454 4.7.0 Temporary authentication failure")
+
+
+class Trusting:
+    """A handler that believes what a proxy says."""
+
+    async def handle_PROXY(self, *_about: object) -> bool:  # noqa: N802 (aiosmtpd's name)
+        return True
+
+
+def test_who_fails_is_logged_with_the_address_that_a_proxy_names(
+    caplog: pytest.LogCaptureFixture, seen_logs: None
+) -> None:
+    line = b"PROXY TCP4 192.0.2.9 192.0.2.1 50000 25\r\n"
+    with (
+        smtp_server(auth(), Trusting(), proxy_protocol_timeout=5.0) as port,
+        Client(port, hears=False) as client,
+    ):
+        client.say_nothing_more(line)
+        client.hear()
+        client.say("EHLO client.test.example")
+
+        assert client.say(WRONG) == REFUSED
+    assert "[remote=192.0.2.9]" in caplog.text
 
 
 class Chatty:

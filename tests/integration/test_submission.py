@@ -91,11 +91,29 @@ def test_a_message_is_handed_over_as_it_is(joe: Client, upstream: Behind) -> Non
     reply = joe.say(content + ".")
 
     assert reply == ["250 2.0.0 Ok: queued as 1"]
-    assert upstream.kept[-1] == (
-        "joe@example.org",
-        ["ann@foreign.example"],
-        b"Subject: x\r\n\r\n.two dots\r\n..\r\nend\r\n",
+    sender, recipients, handed_over = upstream.kept[-1]
+    assert (sender, recipients) == ("joe@example.org", ["ann@foreign.example"])
+    assert handed_over is not None
+    assert handed_over.endswith(b"\r\nSubject: x\r\n\r\n.two dots\r\n..\r\nend\r\n")
+
+
+def test_a_message_says_whence_it_came(running: Submission, upstream: Behind) -> None:
+    with Client(running.port) as client:
+        client.say("EHLO (evil\x01) client")
+        client.start_tls()
+        client.say("EHLO (evil)client")
+        client.say(JOE)
+        client.say("MAIL FROM:<joe@example.org>")
+        client.say("RCPT TO:<ann@foreign.example>")
+        client.say("DATA")
+        client.say("Subject: x\r\n\r\nx\r\n.")
+
+    handed_over = upstream.kept[-1][2] or b""
+    assert handed_over.startswith(
+        b"Received: from ?evil?client ([127.0.0.1])\r\n"
+        b"\tby submit.test.example (pysaslsmtpd) with ESMTPSA;\r\n\t"
     )
+    assert handed_over.count(b"\r\n\r\n") == 1
 
 
 def test_a_message_is_no_way_to_smuggle_another(joe: Client, upstream: Behind) -> None:
@@ -106,7 +124,8 @@ def test_a_message_is_no_way_to_smuggle_another(joe: Client, upstream: Behind) -
     joe.say("one\n.\nMAIL FROM:<evil@example.org>\r.\r\n.")
 
     assert len(upstream.kept) == before + 1
-    assert upstream.kept[-1][2] == b"one\r\n.\r\nMAIL FROM:<evil@example.org>\r\n.\r\n"
+    handed_over = upstream.kept[-1][2] or b""
+    assert handed_over.endswith(b"\r\none\r\n.\r\nMAIL FROM:<evil@example.org>\r\n.\r\n")
 
 
 def test_each_recipient_gets_the_answer_of_the_server_behind(joe: Client, upstream: Behind) -> None:
@@ -246,6 +265,43 @@ def test_without_a_server_behind_nothing_is_taken() -> None:
         assert client.say("MAIL FROM:<joe@example.org>")[0].startswith("451 4.4.1 ")
 
 
+def test_a_line_without_an_end_is_not_kept(joe: Client) -> None:
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    joe.say("DATA")
+
+    assert joe.is_cut_off_by(b"x" * 10_000, times=3000)
+
+
+HOSTILE = [
+    pytest.param([b"\0\xff\r\n" * 3], id="bytes"),
+    pytest.param([b"AUTH PLAIN\r\n"], id="auth"),
+    pytest.param([b"AUTH PLAIN\r\n", b"\xff" * 20_000], id="response"),
+    pytest.param([b"AUTH SCRAM-SHA-256 biwsbj1qb2Uscj14\r\n"], id="scram"),
+    pytest.param([f"{JOE}\r\nMAIL FROM:<joe@example.org>\r\n".encode()], id="mail"),
+    pytest.param(
+        [f"{JOE}\r\nMAIL FROM:<joe@example.org>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nx".encode()],
+        id="data",
+    ),
+    pytest.param([b"STARTTLS\r\n", b"no handshake\r\n"], id="starttls"),
+]
+
+
+@pytest.mark.parametrize("lines", HOSTILE)
+def test_a_client_that_breaks_off_leaves_no_trace(running: Submission, lines: list[bytes]) -> None:
+    before = len(running.log())
+    with Client(running.port) as client:
+        client.say("EHLO client.test.example")
+        for line in lines:
+            client.say_nothing_more(line)
+        client.break_off()
+
+    with Client(running.port) as other:
+        assert other.say("NOOP") == ["250 OK"]
+    assert "Traceback" not in running.log()[before:]
+    assert "fault" not in running.log()[before:]
+
+
 def test_senders_may_have_to_be_who_they_are(upstream: Behind) -> None:
     with (
         short_directory("sm-") as own,
@@ -261,7 +317,7 @@ def test_senders_may_have_to_be_who_they_are(upstream: Behind) -> None:
 
         said = client.say("MAIL FROM:<ann@example.org>")
         assert said[0].startswith("553 5.7.1 <ann@example.org>: Sender address rejected: not own")
-        assert client.say("MAIL FROM:<joe@example.org>") == ["250 2.1.0 Ok"]
+        assert client.say("MAIL FROM:<Joe@Example.org>") == ["250 2.1.0 Ok"]
         client.say("RSET")
         assert client.say("MAIL FROM:<>") == ["250 2.1.0 Ok"]
 
@@ -356,4 +412,5 @@ def test_a_silent_client_is_let_go() -> None:
         submission(own, "--idle-after", "1") as server,
         Client(server.port) as client,
     ):
+        assert client.hear() == ["421 4.4.2 submit.test.example Error: timeout exceeded"]
         assert client.hear() == []

@@ -24,6 +24,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Traits,
 )
 from pysaslauthd.sasl.server.plain import PLAIN
+from pysaslauthd.sasl.server.registry import BY_NAME
 from pysaslauthd.smtp.banner import Offer, in_order
 from pysaslauthd.smtp.dialogue import Connection, Dialogue, Reply, Respond, Start, Tries
 from pysaslauthd.smtp.options import KNOWN, Policy, SecurityOptions
@@ -178,6 +179,16 @@ def test_the_same_options_offer_the_same_mechanisms(
     case: Case, seen: dict[Case, Seen], mechanisms: tuple[Mechanism, ...]
 ) -> None:
     assert our_lines(case, mechanisms) == seen[case]
+
+
+def test_our_mechanisms_are_what_dovecot_takes_them_for(
+    mechanisms: tuple[Mechanism, ...],
+) -> None:
+    theirs = {one.name: one.traits for one in mechanisms}
+    ours = {name: one.traits for name, one in BY_NAME.items() if name in theirs}
+
+    assert ours == {name: traits for name, traits in theirs.items() if name in ours}
+    assert {"PLAIN", "ANONYMOUS", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-256"} <= set(ours)
 
 
 def test_ehlo_has_the_lines_in_postfixs_order(

@@ -78,6 +78,11 @@ def test_a_wrong_command_line_is_64(
             id="mech-list",
         ),
         pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--mech-list", "anonymous"],
+            "--mech-list: ANONYMOUS: whoever hands in mail must have a name",
+            id="anonymous",
+        ),
+        pytest.param(
             [*BACKEND, "--listen-tls", "127.0.0.1"], "--listen-tls needs --tls-cert", id="no-cert"
         ),
         pytest.param(
