@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import smtplib
 from collections.abc import Awaitable, Iterator
 
@@ -286,6 +287,7 @@ class Trusting:
 def test_who_fails_is_logged_with_the_address_that_a_proxy_names(
     caplog: pytest.LogCaptureFixture, seen_logs: None
 ) -> None:
+    caplog.set_level(logging.INFO, "pysaslauthd")
     line = b"PROXY TCP4 192.0.2.9 192.0.2.1 50000 25\r\n"
     with (
         smtp_server(auth(), Trusting(), proxy_protocol_timeout=5.0) as port,
