@@ -19,7 +19,7 @@ from pysaslauthd.server.smtp import SaslSMTP
 from pysaslauthd.smtp.dialogue import Tries
 from pysaslauthd.smtp.options import DEFAULT_POLICY, Policy
 from tests.helpers.certificates import Certificate
-from tests.helpers.processes import DEADLINE, free_port
+from tests.helpers.processes import DEADLINE, free_port, wait_for
 
 HOST = "mail.test.example"
 USERS = Static({"joe": Secret(b"joepw"), "ann": Secret(b"annpw")})
@@ -60,10 +60,13 @@ def smtp_server(
     **options: Any,
 ) -> Iterator[int]:
     """Run a server while the block runs; return its port. *options* are SaslSMTP's."""
+    connections: list[SaslSMTP] = []
 
     class Server(Controller):
         def factory(self) -> SMTP:
-            return SaslSMTP(self.handler, auth=made, hostname=HOST, loop=self.loop, **options)
+            one = SaslSMTP(self.handler, auth=made, hostname=HOST, loop=self.loop, **options)
+            connections.append(one)
+            return one
 
     chosen = handler or Keeper()
     server = Server(chosen, hostname="127.0.0.1", port=free_port(), ssl_context=within_tls)
@@ -71,6 +74,8 @@ def smtp_server(
     try:
         yield server.port
     finally:
+        # The loop must not end before they do.
+        wait_for(lambda: all(one.transport is None for one in connections), "the connections' end")
         server.stop()
 
 
