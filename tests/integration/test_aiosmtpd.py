@@ -3,19 +3,27 @@
 import asyncio
 import base64
 import logging
+import re
 import smtplib
+import subprocess
+import sys
 from collections.abc import Awaitable, Iterator
+from pathlib import Path
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.model import AuthRequest, AuthResult, Unavailable
+from pysaslauthd.sasl.server.mechanism import ChannelBinding
 from pysaslauthd.server.auth import Login
 from pysaslauthd.server.smtp import SaslSMTP
 from pysaslauthd.smtp.dialogue import Tries
 from pysaslauthd.smtp.options import Policy, SecurityOptions
 from tests.helpers.certificates import Authority, Certificate
+from tests.helpers.daemon import environment
+from tests.helpers.processes import DEADLINE, free_port, wait_for
+from tests.helpers.smtp import greeting
 from tests.helpers.smtp_server import (
     HOST,
     Client,
@@ -26,6 +34,7 @@ from tests.helpers.smtp_server import (
     trusting_context,
 )
 
+GUIDE = Path(__file__).parents[2] / "docs" / "aiosmtpd.md"
 RIGHT = "AUTH PLAIN " + base64.b64encode(b"\0joe\0joepw").decode()
 WRONG = "AUTH PLAIN " + base64.b64encode(b"\0joe\0wrong").decode()
 SUCCESS = ["235 2.7.0 Authentication successful"]
@@ -251,6 +260,21 @@ def test_whoever_has_no_name_has_not_logged_in() -> None:
         assert client.say("MAIL FROM:<a@b.example>") == ["530 5.7.0 Authentication required"]
 
 
+def test_channel_binding_is_offered_within_tls_only(certificate: Certificate) -> None:
+    binding = ChannelBinding("tls-server-end-point", b"the certificate's digest")
+    made = auth()._replace(channel_binding=binding)
+    with (
+        smtp_server(made, tls_context=server_context(certificate)) as port,
+        Client(port) as client,
+    ):
+        before = client.say("EHLO client.test.example")
+        client.start_tls()
+        after = client.say("EHLO client.test.example")
+
+    assert "-PLUS" not in "".join(before)
+    assert "250-AUTH SCRAM-SHA-512-PLUS SCRAM-SHA-512 SCRAM-SHA-256-PLUS" in "".join(after)
+
+
 class Down:
     """A backend that cannot find out."""
 
@@ -362,3 +386,21 @@ class Old:
 async def test_a_handler_of_old_is_refused() -> None:
     with pytest.raises(TypeError, match="handle_EHLO has five arguments"):
         SaslSMTP(Old(), auth=auth(), loop=asyncio.get_running_loop())
+
+
+def test_the_documented_example_works(tmp_path: Path) -> None:
+    port = free_port()
+    first, *others = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    example = tmp_path / "example.py"
+    example.write_text(first.replace("8025", str(port)) + "\n".join(others))
+    argv = [sys.executable, str(example)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment()) as running:
+        wait_for(lambda: greeting(port).startswith("220"), "the example's greeting")
+        with Client(port) as client:
+            client.say("EHLO client.test.example")
+            right = base64.b64encode(b"\0joe\0secret").decode()
+            assert client.say(f"AUTH PLAIN {right}") == SUCCESS
+            client.say("QUIT")
+        running.communicate(b"\n", timeout=DEADLINE)
+
+    assert running.returncode == 0

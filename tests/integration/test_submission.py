@@ -1,6 +1,8 @@
 """pysaslsmtpd between its clients and a server behind it."""
 
 import base64
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -9,7 +11,7 @@ import pytest
 
 from tests.helpers.accounts import account, require_root
 from tests.helpers.certificates import Authority, Certificate
-from tests.helpers.processes import free_port, short_directory
+from tests.helpers.processes import free_port, short_directory, wait_for
 from tests.helpers.smtp_server import Client, trusting_context
 from tests.helpers.submission import Behind, Submission, behind, submission
 
@@ -377,6 +379,41 @@ def test_there_are_only_so_many_connections() -> None:
         assert third.hear() == ["421 4.7.0 submit.test.example Error: too many connections"]
         assert third.hear() == []
         assert first.say("NOOP") == second.say("NOOP") == ["250 OK"]
+
+
+def test_a_front_that_dies_is_replaced_and_the_ports_stay_open() -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(own, "--local-domain", "example.org") as server,
+    ):
+        children = Path(f"/proc/{server.server.pid}/task/{server.server.pid}/children")
+        (front,) = children.read_text().split()
+        os.kill(int(front), signal.SIGKILL)
+
+        with Client(server.port) as client:
+            client.say("EHLO client.test.example")
+            assert client.say(JOE)[0].startswith("235 ")
+        assert "starting another" in server.log()
+
+
+def test_new_settings_need_a_restart() -> None:
+    with short_directory("sm-") as own, submission(own) as server:
+        os.kill(server.server.pid, signal.SIGHUP)
+
+        wait_for(lambda: "not reloaded: pysaslsmtpd takes" in server.log(), "the refusal")
+        with Client(server.port) as client:
+            assert client.say("NOOP") == ["250 OK"]
+
+
+def test_what_talks_to_clients_is_not_root(lacking: Callable[[str], NoReturn]) -> None:
+    require_root(lacking)
+    with short_directory("sm-") as own, submission(own) as server:
+        children = Path(f"/proc/{server.server.pid}/task/{server.server.pid}/children")
+        (front,) = children.read_text().split()
+        status = Path(f"/proc/{front}/status").read_text()
+
+    assert "Uid:\t0" not in status
+    assert "CapEff:\t0000000000000000" in status
 
 
 def test_leaving_is_told_and_not_delayed() -> None:
