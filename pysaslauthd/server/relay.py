@@ -125,6 +125,9 @@ class Relay:
         except SMTPResponseException as error:
             self._is_asking = False
             response = SMTPResponse(error.code, error.message)
+        except asyncio.CancelledError:  # the client has gone
+            self.close()
+            raise
         except (SMTPException, OSError, TimeoutError) as error:
             self.close()
             log.error("relay %s:%d: %s", *self._upstream[:2], str(error) or "no answer in time")

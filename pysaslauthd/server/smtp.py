@@ -209,7 +209,7 @@ class SaslSMTP(SMTP):
         return self._with_auth(lines)
 
     def _with_auth(self, lines: Sequence[str]) -> list[str]:
-        if not all(line.startswith("250") for line in lines):
+        if not lines or not all(line.startswith("250") for line in lines):
             return list(lines)  # the handler refuses
         host, *others = (line[4:] for line in lines)
         others = [one for one in others if not one.upper().startswith(("AUTH ", "AUTH="))]

@@ -94,7 +94,8 @@ class Submission:
         if not _is_plain(address):
             return BAD_ADDRESS
         if rules.own_senders and address.casefold() not in {"<>", user.casefold()}:
-            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {user}"
+            owner = user.encode("ascii", "backslashreplace").decode()
+            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {owner}"
         self.drop()
         submitter = Submitter(server.client_address, session.host_name, user)
         relay = await Relay.open(rules.upstream, rules.host, submitter)

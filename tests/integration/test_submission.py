@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.accounts import account, require_root
 from tests.helpers.certificates import Authority, Certificate
+from tests.helpers.daemon import put
 from tests.helpers.processes import free_port, short_directory, wait_for
 from tests.helpers.smtp_server import Client, trusting_context
 from tests.helpers.submission import Behind, Submission, behind, submission
@@ -322,6 +323,21 @@ def test_senders_may_have_to_be_who_they_are(upstream: Behind) -> None:
         assert client.say("MAIL FROM:<Joe@Example.org>") == ["250 2.1.0 Ok"]
         client.say("RSET")
         assert client.say("MAIL FROM:<>") == ["250 2.1.0 Ok"]
+
+
+def test_a_name_may_be_of_any_letters(upstream: Behind) -> None:
+    with short_directory("sm-") as own, behind(upstream) as port:
+        put(own / "sasldb2", "example.org", "jörg", b"joepw")
+        (own / "sasldb2").chmod(0o644)
+        relay = ("--relay", f"127.0.0.1:{port}", "--local-domain", "example.org", "--own-senders")
+        with submission(own, *relay) as server, Client(server.port) as client:
+            client.say("EHLO client.test.example")
+            right = base64.b64encode("\0jörg\0joepw".encode()).decode()
+
+            assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
+            assert client.say("MAIL FROM:<j@example.org>")[0].endswith(
+                "by user j\\xf6rg@example.org"
+            )
 
 
 def test_nobody_logs_in_before_tls_where_it_is_needed(certificate: Certificate) -> None:

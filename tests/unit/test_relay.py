@@ -25,10 +25,12 @@ class Script:
         self._answers = answers
         self._writers: list[asyncio.StreamWriter] = []
         self.heard: list[bytes] = []
+        self.begun = asyncio.Event()
         self.done = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        self.begun.set()
         for answer in self._answers:
             if answer is None:
                 break
@@ -142,6 +144,17 @@ async def test_a_server_that_is_silent_is_out_of_reach(monkeypatch: pytest.Monke
 
     assert isinstance(said, str)
     assert said.startswith("451 4.4.1 ")
+
+
+async def test_a_client_that_goes_leaves_no_connection_behind() -> None:
+    async with scripted([]) as (script, upstream):
+        opening = asyncio.create_task(Relay.open(upstream, HOST, ANN))
+        await script.begun.wait()
+        opening.cancel()
+        await script.done.wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        await opening
 
 
 async def test_a_server_that_falls_silent_is_451(monkeypatch: pytest.MonkeyPatch) -> None:
