@@ -8,6 +8,7 @@ import pytest
 
 from pysaslauthd.server import relay
 from pysaslauthd.server.relay import Relay, Submitter, Upstream
+from tests.helpers.processes import DEADLINE
 
 ANN = Submitter("192.0.2.7", "client.test.example", "ann@example.org")
 HOST = "submit.test.example"
@@ -46,7 +47,8 @@ class Script:
     async def end(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
-            await self.done.wait()
+            async with asyncio.timeout(DEADLINE):
+                await self.done.wait()
 
 
 @asynccontextmanager
@@ -151,7 +153,8 @@ async def test_a_client_that_goes_leaves_no_connection_behind() -> None:
         opening = asyncio.create_task(Relay.open(upstream, HOST, ANN))
         await script.begun.wait()
         opening.cancel()
-        await script.done.wait()
+        async with asyncio.timeout(DEADLINE):
+            await script.done.wait()
 
     with pytest.raises(asyncio.CancelledError):
         await opening
