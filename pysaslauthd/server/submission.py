@@ -102,7 +102,8 @@ class Submission:
         if isinstance(relay, str):
             return relay
         reply = await relay.mail(address, options)
-        if not reply.startswith("2"):
+        # The client may have gone: Python 3.11's wait_for, in aiosmtplib, can lose the cancelling.
+        if not reply.startswith("2") or server.transport is None:
             relay.close()
             return reply
         self._relay = relay

@@ -26,12 +26,11 @@ class Script:
         self._answers = answers
         self._writers: list[asyncio.StreamWriter] = []
         self.heard: list[bytes] = []
-        self.begun = asyncio.Event()
+        self.greeted = asyncio.Event()
         self.done = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
-        self.begun.set()
         for answer in self._answers:
             if answer is None:
                 break
@@ -39,6 +38,7 @@ class Script:
             end = b"\r\n.\r\n" if answer and answer[-1].startswith("354") else b"\n"
             try:
                 self.heard.append(await reader.readuntil(end))
+                self.greeted.set()
             except (asyncio.IncompleteReadError, ConnectionError):
                 break
         writer.close()
@@ -149,9 +149,9 @@ async def test_a_server_that_is_silent_is_out_of_reach(monkeypatch: pytest.Monke
 
 
 async def test_a_client_that_goes_leaves_no_connection_behind() -> None:
-    async with scripted([]) as (script, upstream):
+    async with scripted(GREETING, []) as (script, upstream):
         opening = asyncio.create_task(Relay.open(upstream, HOST, ANN))
-        await script.begun.wait()
+        await script.greeted.wait()
         opening.cancel()
         async with asyncio.timeout(DEADLINE):
             await script.done.wait()
