@@ -6,6 +6,7 @@ must read; the front talks to strangers, and has given up root before it does.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -13,6 +14,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pysaslauthd import channel, logs, privileges, worker
@@ -25,8 +27,9 @@ from pysaslauthd.model import Secret
 from pysaslauthd.plugins import find_mechanism
 from pysaslauthd.privileges import find_identity
 from pysaslauthd.sasl.server import registry
-from pysaslauthd.sasl.server.mechanism import Surroundings
+from pysaslauthd.sasl.server.mechanism import ChannelBinding, Mechanism, Need, Surroundings
 from pysaslauthd.server.auth import KEY_BYTES, Auth
+from pysaslauthd.server.binding import end_point
 from pysaslauthd.server.relay import Upstream
 from pysaslauthd.server.submission import Limits, Rules, SubmissionDoor
 from pysaslauthd.smtp.banner import Offer
@@ -43,7 +46,8 @@ STOP_GRACE = 5.0  # seconds for messages that have been begun
 class Options(NamedTuple):
     """What the command line says of SMTP; addresses are host and port.
 
-    *mechanisms*: the names of those that may be offered; None for all.
+    *mechanisms*: the names of those that may be offered; None for all but -PLUS ones.
+    *reuse_port*: other instances may listen at the same places.
     """
 
     listen: tuple[tuple[str, int], ...] = ()
@@ -56,6 +60,7 @@ class Options(NamedTuple):
     tls_key: str = ""
     upstream: Upstream | None = None
     own_senders: bool = False
+    reuse_port: bool = False
     limits: Limits = Limits()
 
 
@@ -78,6 +83,7 @@ class SmtpDaemon:
         if options.listen_tls and self._context is None:
             raise StartupError("--listen-tls needs --tls-cert and --tls-key")
         _check_names(options.mechanisms)
+        self._binding = _channel_binding(options)
         self._identity = find_identity(settings.user, mechanism.groups)
         self._listeners: list[Listener] = []
 
@@ -92,7 +98,9 @@ class SmtpDaemon:
         options = self._options
         for places, within_tls in ((options.listen, False), (options.listen_tls, True)):
             for host, port in places:
-                self._listeners += _bind(host, port, within_tls=within_tls)
+                self._listeners += _bind(
+                    host, port, within_tls=within_tls, reuse_port=options.reuse_port
+                )
         supervisor = os.getpid()
 
         def run_front(settings: Settings, generation: int, end: socket.socket) -> None:
@@ -125,7 +133,7 @@ class SmtpDaemon:
         else:
             privileges.keep_capabilities(())
         privileges.die_with(supervisor)
-        front = Front(self._options, self._context, self._listeners, end)
+        front = Front(self._options, self._context, self._binding, self._listeners, end)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         # Not asyncio.run: that waits for threads, and one may hang looking up a name.
@@ -139,11 +147,13 @@ class Front:
         self,
         options: Options,
         context: ssl.SSLContext | None,
+        binding: ChannelBinding | None,
         listeners: Sequence[Listener],
         to_supervisor: socket.socket,
     ) -> None:
         self._options = options
         self._context = context
+        self._binding = binding
         self._listeners = listeners
         self._channel = to_supervisor
         self._link = Link(to_supervisor)
@@ -161,13 +171,14 @@ class Front:
                 await backend.open()
         except TimeoutError:
             log.warning("%s is not ready yet: serving without it", backend.name)
-        rules = build_rules(settings, self._options, parts)
+        rules = build_rules(settings, self._options, parts, self._binding)
         for warning in rules.auth.offer.warnings(has_tls=self._context is not None):
             log.warning("%s", warning)
         door = SubmissionDoor(rules, self._context)
         for listener in self._listeners:
             await door.listen(listener.socket, within_tls=listener.within_tls)
         self._link.say(channel.READY)
+        gc.freeze()  # what lives as long as the process need not be looked at again
         await self._stopped.wait()
         parts.authenticator.end_delays()
         await door.stop(STOP_GRACE)
@@ -190,24 +201,29 @@ class Front:
         asyncio.get_running_loop().call_later(channel.SECONDS_BETWEEN_HEARTBEATS, self._beat)
 
 
-def build_rules(settings: Settings, options: Options, parts: Parts) -> Rules:
+def build_rules(
+    settings: Settings, options: Options, parts: Parts, binding: ChannelBinding | None
+) -> Rules:
     """Return how a submission server serves by these settings and options."""
     exchanges = Exchanges(parts, registry.usable())
     host = options.host or socket.gethostname()
-    names = options.mechanisms
-    offered = tuple(
-        one
-        for one in exchanges.mechanisms
-        if (names is None or one.name in names) and not one.traits.anonymous
-    )
+    offered = tuple(one for one in exchanges.mechanisms if _is_wanted(one, options.mechanisms))
     key = Secret(secrets.token_bytes(KEY_BYTES))
     auth = Auth(
         exchanges,
         Offer(offered, options.policy, broken_clients=options.broken_clients),
         Surroundings(host, key, realm=parts.names.default_realm),
+        channel_binding=binding,
     )
     realm = settings.local_domain or ""
     return Rules(auth, host, options.upstream, realm, options.own_senders, options.limits)
+
+
+def _is_wanted(mechanism: Mechanism, names: Sequence[str] | None) -> bool:
+    if names is not None:
+        return mechanism.name in names
+    # Many a client that sees -PLUS takes it, and has another type of channel binding.
+    return not mechanism.traits.anonymous and mechanism.need is not Need.CHANNEL_BINDING
 
 
 def _check_names(names: Sequence[str] | None) -> None:
@@ -233,7 +249,20 @@ def _tls_context(options: Options) -> ssl.SSLContext | None:
     return context
 
 
-def _bind(host: str, port: int, *, within_tls: bool) -> list[Listener]:
+def _channel_binding(options: Options) -> ChannelBinding | None:
+    """Return what -PLUS mechanisms bind to, None where none is offered."""
+    plus = [name for name in options.mechanisms or () if name.endswith("-PLUS")]
+    if not plus:
+        return None
+    if not options.tls_cert:
+        raise StartupError(f"--mech-list: {plus[0]} needs TLS: --tls-cert")
+    try:
+        return end_point(Path(options.tls_cert).read_bytes())
+    except (OSError, ValueError) as error:
+        raise StartupError(f"--tls-cert {options.tls_cert}, for {plus[0]}: {error}") from None
+
+
+def _bind(host: str, port: int, *, within_tls: bool, reuse_port: bool) -> list[Listener]:
     """Return sockets that listen at every address of *host*; StartupError where one does not."""
     bound: list[Listener] = []
     try:
@@ -242,9 +271,11 @@ def _bind(host: str, port: int, *, within_tls: bool) -> list[Listener]:
         name, flags = (None, socket.AI_PASSIVE | socket.AI_ADDRCONFIG) if is_all else (host, 0)
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
         for family, _, _, _, address in found:
-            listener = socket.socket(family, socket.SOCK_STREAM)
+            # By its protocol asyncio knows that it may switch Nagle's delay off.
+            listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             bound.append(Listener(listener, within_tls))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)

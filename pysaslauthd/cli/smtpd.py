@@ -35,6 +35,7 @@ LONG = {
     "own-senders": False,
     "recipients": True,
     "relay": True,
+    "reuse-port": False,
     "security-options": True,
     "tls-cert": True,
     "tls-key": True,
@@ -58,6 +59,7 @@ It stays in the foreground.
   --listen-tls HOST:PORT The same within TLS from the first byte on. Port 465.
   --relay HOST:PORT      The mail server behind, in the clear: best on this host.
                          Port 25. Without it nobody can hand in anything.
+  --reuse-port           Other instances may listen there too: one for each core.
   --hostname NAME        What this server calls itself (default: the host's name).
 
   -a BACKEND             Who knows the passwords: as for pysaslauthd.
@@ -159,6 +161,7 @@ def _serve(flags: Flags, values: dict[str, list[str]]) -> None:
         tls_key=_last(values, "--tls-key"),
         upstream=Upstream(*relay[-1]) if relay else None,
         own_senders="--own-senders" in values,
+        reuse_port="--reuse-port" in values,
         limits=Limits(**{LIMITS[name]: _number(values, name) for name in LIMITS if name in values}),
     )
     if not options.listen and not options.listen_tls:

@@ -1,6 +1,8 @@
 """What a door that speaks SASL needs of everything below it."""
 
 import secrets
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, Self
 
 from pysaslauthd.model import Origin, Secret
@@ -9,6 +11,7 @@ from pysaslauthd.sasl.server.mechanism import (
     ChannelBinding,
     Finished,
     Mechanism,
+    Need,
     Surroundings,
 )
 from pysaslauthd.smtp.banner import Offer
@@ -16,6 +19,7 @@ from pysaslauthd.smtp.dialogue import Tries
 from pysaslauthd.smtp.options import DEFAULT_POLICY, Policy
 
 KEY_BYTES = 32
+DEFAULT_TRIES = Tries()
 
 
 class Exchange(Protocol):
@@ -46,7 +50,16 @@ class Exchanges(Protocol):
         ...
 
 
-class Auth(NamedTuple):
+class State(NamedTuple):
+    """What AUTH is at a moment: *offered* mechanisms, their *lines* in EHLO's reply."""
+
+    surroundings: Surroundings
+    offered: tuple[Mechanism, ...]
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class Auth:
     """What AUTH of a server is made of; one for all connections.
 
     *offer* is what there is of *exchanges*, under a policy. *surroundings* are those of
@@ -56,7 +69,7 @@ class Auth(NamedTuple):
     exchanges: Exchanges
     offer: Offer
     surroundings: Surroundings
-    tries: Tries = Tries()
+    tries: Tries = DEFAULT_TRIES
     channel_binding: ChannelBinding | None = None
 
     @classmethod
@@ -75,6 +88,25 @@ class Auth(NamedTuple):
         offer = Offer(exchanges.mechanisms, policy, broken_clients=broken_clients)
         key = Secret(secrets.token_bytes(KEY_BYTES))
         return cls(exchanges, offer, Surroundings(host, key, realm=host))
+
+    def state(self, *, secured: bool) -> State:
+        """Return what AUTH is now; *secured*: within TLS. Each is worked out once."""
+        return self._within_tls if secured else self._before_tls
+
+    @cached_property
+    def _before_tls(self) -> State:
+        return self._state(self.surroundings, secured=False)
+
+    @cached_property
+    def _within_tls(self) -> State:
+        # A mechanism takes it as a sign that its -PLUS form is offered.
+        offers = any(one.need is Need.CHANNEL_BINDING for one in self.offer.mechanisms)
+        bound = self.channel_binding if offers else None
+        return self._state(self.surroundings._replace(channel_binding=bound), secured=True)
+
+    def _state(self, surroundings: Surroundings, *, secured: bool) -> State:
+        offered = self.offer.now(surroundings, secured=secured)
+        return State(surroundings, offered, self.offer.lines(offered))
 
 
 class Login(NamedTuple):

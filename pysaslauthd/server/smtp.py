@@ -13,14 +13,15 @@ import asyncio
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
 from pysaslauthd.model import Origin
-from pysaslauthd.sasl.server.mechanism import Finished, Mechanism, Need, Surroundings
-from pysaslauthd.server.auth import Auth, Login
+from pysaslauthd.sasl.server.mechanism import Finished, Mechanism
+from pysaslauthd.server.auth import Auth, Login, State
 from pysaslauthd.smtp.banner import in_order
 from pysaslauthd.smtp.dialogue import LONGEST_LINE, Connection, Dialogue, Reply, Respond, Start
 
@@ -53,9 +54,19 @@ class SaslSMTP(SMTP):
             raise TypeError("handle_EHLO has five arguments, the last of them the lines so far")
         self._ehlo_hook_ver = "new"
         self._auth = auth
+        self._until = 0.0  # when a silent client is given up, by the loop's time
         self._unasked = 0  # bytes that have come since the last command
         only_with_tls = auth.offer.policy.only_with_tls
         self._dialogue = Dialogue(self.hostname, auth.tries, only_with_tls=only_with_tls)
+
+    def __dir__(self) -> Iterable[str]:
+        """Return the commands: aiosmtpd looks at all there is, for each connection anew."""
+        return self._commands()
+
+    @classmethod
+    @cache
+    def _commands(cls) -> list[str]:
+        return [name for name in dir(cls) if name.startswith("smtp_")]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or begin again within TLS, where nobody has logged in yet."""
@@ -79,8 +90,20 @@ class SaslSMTP(SMTP):
         super().data_received(data)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
+        """Begin to wait anew; a timer for each command would cost more than most commands."""
         self._unasked = 0
-        super()._reset_timeout(duration)
+        self._until = self.loop.time() + (duration or self._timeout_duration)
+        timer = self._timeout_handle
+        if timer is None or timer.when() > self._until:
+            if timer is not None:
+                timer.cancel()
+            self._timeout_handle = self.loop.call_at(self._until, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        if self.loop.time() < self._until:
+            self._timeout_handle = self.loop.call_at(self._until, self._look_at_time)
+        else:
+            self._timeout_cb()  # type: ignore[no-untyped-call]
 
     @property
     def is_secured(self) -> bool:
@@ -116,13 +139,15 @@ class SaslSMTP(SMTP):
 
     async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
         """Let the client log in, or not."""
-        surroundings = self._surroundings()
-        step = self._begin(arg or "", surroundings)
+        state = self._auth.state(secured=self.is_secured)
+        step = self._begin(arg or "", state)
         if isinstance(step, Reply):
             await self._say(step)
             return
         mechanism, initial = step
-        exchange = self._auth.exchanges.start(mechanism, surroundings, initial, self._origin())
+        exchange = self._auth.exchanges.start(
+            mechanism, state.surroundings, initial, self._origin()
+        )
         said = self._dialogue.tell(await exchange.proceed(None))
         while await self._say(said):
             heard = self._dialogue.hear(await self._read_response())
@@ -133,16 +158,16 @@ class SaslSMTP(SMTP):
         if self._dialogue.accepted is not None:
             self._note_login(self._dialogue.accepted, mechanism)
 
-    def _begin(self, argument: str, surroundings: Surroundings) -> Start | Reply:
-        secured = self.is_secured
+    def _begin(self, argument: str, state: State) -> Start | Reply:
         session, envelope = self._here()
         connection = Connection(
             greeted=bool(session.host_name),
-            secured=secured,
+            secured=self.is_secured,
             in_transaction=envelope.mail_from is not None,
         )
-        offered = self._auth.offer.now(surroundings, secured=secured)
-        return self._dialogue.begin(argument.encode(errors="surrogateescape"), connection, offered)
+        return self._dialogue.begin(
+            argument.encode(errors="surrogateescape"), connection, state.offered
+        )
 
     async def _say(self, reply: Reply) -> bool:
         """Send *reply* when it is due; say whether the client's response follows."""
@@ -187,13 +212,6 @@ class SaslSMTP(SMTP):
         assert self.envelope is not None  # noqa: S101 (the same)
         return self.session, self.envelope
 
-    def _surroundings(self) -> Surroundings:
-        binding = self._auth.channel_binding
-        # A mechanism takes it as a sign that its -PLUS form was offered.
-        offers = any(one.need is Need.CHANNEL_BINDING for one in self._auth.offer.mechanisms)
-        bound = binding if self.is_secured and offers else None
-        return self._auth.surroundings._replace(channel_binding=bound)
-
     def _origin(self) -> Origin:
         return Origin(self._auth.surroundings.service, self.client_address)
 
@@ -213,10 +231,10 @@ class SaslSMTP(SMTP):
             return list(lines)  # the handler refuses
         host, *others = (line[4:] for line in lines)
         others = [one for one in others if not one.upper().startswith(("AUTH ", "AUTH="))]
-        offer = self._auth.offer
-        ours = offer.lines(offer.now(self._surroundings(), secured=self.is_secured))
+        ours = self._auth.state(secured=self.is_secured).lines
         *first, last = [host, *in_order([*others, *ours])]
-        return [*(f"250-{one}" for one in first), f"250 {last}"]
+        # In one piece, for each is a packet.
+        return ["\r\n".join([*(f"250-{one}" for one in first), f"250 {last}"])]
 
 
 def _look_away(task: asyncio.Task[None]) -> None:

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
@@ -71,6 +71,10 @@ class Submission:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._relay: Relay | None = None
+
+    def __dir__(self) -> Iterable[str]:
+        """Return the hooks: aiosmtpd looks at all there is, for each connection anew."""
+        return HOOKS
 
     @property
     def is_under_way(self) -> bool:
@@ -156,6 +160,9 @@ class Submission:
         else:
             log.error("fault while serving a connection", exc_info=error)
         return INTERNAL
+
+
+HOOKS = [name for name in vars(Submission) if name.startswith("handle_")]
 
 
 class Connection(SaslSMTP):

@@ -5,6 +5,7 @@ the weakness, so that noactive keeps PLAIN, which another word is for (mechanism
 section 2). Cyrus SASL's meaning of noactive and nodictionary leaves next to nothing.
 """
 
+from functools import cache
 from typing import NamedTuple, Self
 
 from pysaslauthd.sasl.server.mechanism import Traits
@@ -59,8 +60,13 @@ class SecurityOptions(NamedTuple):
 
     def allows(self, traits: Traits) -> bool:
         """Say whether a mechanism of these *traits* may be used."""
-        has = {name for name, is_so in traits._asdict().items() if is_so}
+        has = _names(traits)
         return not has & self.refused and self.demanded <= has
+
+
+@cache  # every EHLO and AUTH asks, and there are few
+def _names(traits: Traits) -> frozenset[str]:
+    return frozenset(name for name, is_so in traits._asdict().items() if is_so)
 
 
 NOANONYMOUS = SecurityOptions(refused=frozenset({"anonymous"}))

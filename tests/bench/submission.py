@@ -9,6 +9,7 @@ always does, here to a file; ours logs refusals.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from tests.bench import load, peers
@@ -27,7 +28,6 @@ from tests.bench.servers import CYRUS, OURS
 from tests.helpers.daemon import command
 from tests.helpers.postfix import postfix_directory, running_postfix
 from tests.helpers.processes import Server, free_port
-from tests.helpers.smtp import greeting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,8 @@ def submission(bench: Bench) -> list[Row]:
     """Compare logins per second, each in a connection of its own."""
     counted = bench.load(THREADS)
     with contextlib.ExitStack() as stack:
-        asked = [one for run in (ours, postfix) if (one := _usable(bench, stack, run, counted))]
+        runs = (ours, one, postfix)
+        asked = [server for run in runs if (server := _usable(bench, stack, run, counted))]
         samples = compare(bench, asked, counted)
     who = clients(THREADS)
     return [
@@ -73,14 +74,28 @@ def _usable(
     return None
 
 
+def ours(bench: Bench) -> AbstractContextManager[Yardstick]:
+    """Run as many of pysaslsmtpd as there are cores, which share a port."""
+    cores = len(os.sched_getaffinity(0))
+    return _instances(bench, cores, OURS.name, f"ours: {cores} of pysaslsmtpd, `--reuse-port`")
+
+
+def one(bench: Bench) -> AbstractContextManager[Yardstick]:
+    """Run one pysaslsmtpd."""
+    return _instances(bench, 1, "one", "one: pysaslsmtpd by itself")
+
+
 @contextlib.contextmanager
-def ours(bench: Bench) -> Iterator[Yardstick]:
-    """Run pysaslsmtpd."""
-    port, log = free_port(), bench.work / "pysaslsmtpd.log"
+def _instances(bench: Bench, number: int, name: str, title: str) -> Iterator[Yardstick]:
+    port, log = free_port(), bench.work / f"{name}.log"
     flags = ["--listen", f"127.0.0.1:{port}", "-a", "sasldb", "-O", str(bench.database)]
-    with Server([*command("smtpd"), *flags], log) as server:
-        server.wait_until(lambda: bool(greeting(port)))
-        yield Yardstick(OURS.name, OURS.title, logins_at(port), (server.pid,), log)
+    argv = [*command("smtpd"), *flags, "--reuse-port"]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(argv, log)) for _ in range(number)]
+        # Each says so in the one log; a greeting would tell of one only.
+        servers[0].wait_until(lambda: servers[0].output().count("serving") == number)
+        pids = tuple(server.pid for server in servers)
+        yield Yardstick(name, title, logins_at(port), pids, log)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 from aiosmtpd.controller import Controller
@@ -48,7 +49,7 @@ def auth(
 ) -> Auth:
     """Return the AUTH of a server whose users are Joe and Ann."""
     made = Auth.of(exchanges(backend, HOST), HOST, policy, broken_clients=broken_clients)
-    return made._replace(tries=tries)
+    return replace(made, tries=tries)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import smtplib
 import subprocess
 import sys
 from collections.abc import Awaitable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,7 @@ def test_whoever_has_no_name_has_not_logged_in() -> None:
 
 def test_channel_binding_is_offered_within_tls_only(certificate: Certificate) -> None:
     binding = ChannelBinding("tls-server-end-point", b"the certificate's digest")
-    made = auth()._replace(channel_binding=binding)
+    made = replace(auth(), channel_binding=binding)
     with (
         smtp_server(made, tls_context=server_context(certificate)) as port,
         Client(port) as client,
