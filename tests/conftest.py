@@ -21,7 +21,7 @@ def pytest_configure() -> None:
         "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("any machine")
-    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cyrus/bin"
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
