@@ -147,6 +147,11 @@ class Client:
         """Reset the connection."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+    def certificate(self) -> bytes:
+        """Return the certificate that the server has shown, in DER."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.getpeercert(binary_form=True) or b""
+
     def start_tls(self) -> None:
         """Ask for TLS and begin with it."""
         assert self.say("STARTTLS")[0].startswith("220")
