@@ -11,7 +11,6 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tests.helpers.daemon import command, environment, put
 from tests.helpers.processes import Server, free_ports
-from tests.helpers.smtp import greeting
 
 REALM = "example.org"
 
@@ -29,23 +28,27 @@ class Submission(NamedTuple):
 
 
 @contextmanager
-def submission(directory: Path, *flags: str, within_tls: bool = False) -> Iterator[Submission]:
+def submission(
+    directory: Path, *flags: str, within_tls: bool = False, port: int | None = None
+) -> Iterator[Submission]:
     """Run the server while the block runs; it knows joe@example.org, whose password is joepw.
 
-    *directory* is one that anybody may enter. *flags* may name another backend.
+    *directory* is one that anybody may enter. *flags* may name another backend. The *port*
+    is any that is free, unless it is named.
     """
     database = directory / "sasldb2"
     if not database.exists():
         put(database, REALM, "joe", b"joepw")
         database.chmod(0o644)
-    port, tls_port = free_ports(2)
+    free, tls_port = free_ports(2)
+    port = port or free
     backend = [] if "-a" in flags else ["-a", "sasldb", "-O", str(database)]
     listen = ["--listen", f"127.0.0.1:{port}", "--hostname", "submit.test.example", "-V"]
     if within_tls:
         listen += ["--listen-tls", f"127.0.0.1:{tls_port}"]
     argv = [*command("smtpd"), *backend, *listen, *flags]
     with Server(argv, directory / "smtpd.log", environment()) as server:
-        server.wait_until(lambda: greeting(port).startswith("220"))
+        server.wait_until(lambda: ":serving\n" in server.output())
         yield Submission(port, tls_port, server)
 
 
