@@ -13,6 +13,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = datetime.timedelta(days=1)
 LIFE = 30 * DAY
+SIGNING = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 HERE = ("localhost", "127.0.0.1", "::1")
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -39,7 +50,10 @@ class Certificate(NamedTuple):
 
 
 class Authority:
-    """Signs certificates; its own is *file*, all files are in *directory*."""
+    """Signs certificates; its own is *file*, all files are in *directory*.
+
+    They are what RFC 5280 wants of them: Python 3.13 looks.
+    """
 
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         self._directory = directory
@@ -49,6 +63,10 @@ class Authority:
         own = (
             _builder([name], self._key, self._name, -LIFE, LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(SIGNING, critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
             .sign(self._key, hashes.SHA256())
         )
         self.file = directory / f"{name.replace(' ', '-')}.pem"
@@ -69,6 +87,10 @@ class Authority:
             _builder(names, own_key, self._name, begins, ends)
             .add_extension(_alternatives(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
             .sign(self._key, hashes.SHA256())
         )
         self._made += 1
