@@ -1,4 +1,4 @@
-"""pysaslsmtpd before a real Postfix that knows no SASL: swaks submits, Postfix takes the mail."""
+"""pysaslsmtpd before a real Postfix that heeds XCLIENT: swaks submits, Postfix takes the mail."""
 
 from collections.abc import Iterator
 from pathlib import Path

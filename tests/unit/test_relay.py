@@ -52,11 +52,13 @@ class Script:
 
 
 @asynccontextmanager
-async def scripted(*answers: Sequence[str] | None) -> AsyncIterator[tuple[Script, Upstream]]:
+async def scripted(
+    *answers: Sequence[str] | None, seconds: float = DEADLINE
+) -> AsyncIterator[tuple[Script, Upstream]]:
     script = Script(answers)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     try:
-        yield script, Upstream("127.0.0.1", server.sockets[0].getsockname()[1], 0.3)
+        yield script, Upstream("127.0.0.1", server.sockets[0].getsockname()[1], seconds)
     finally:
         server.close()
         await script.end()
@@ -171,7 +173,7 @@ async def test_a_server_that_falls_silent_is_451(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_server_that_does_not_say_whether_it_has_the_message_is_451() -> None:
     replies = [["250 Ok"], ["250 Ok"], ["354 go"], []]
-    async with scripted(GREETING, EHLO, *replies) as (script, upstream):
+    async with scripted(GREETING, EHLO, *replies, seconds=0.3) as (script, upstream):
         subject = await opened(upstream)
         await subject.mail("ann@example.org", [])
         await subject.rcpt("bob@example.net")
