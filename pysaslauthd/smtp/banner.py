@@ -76,6 +76,6 @@ def _can_succeed(mechanism: Mechanism, surroundings: Surroundings) -> bool:
 
 def _nobody(when: str) -> str:
     return (
-        f"nobody can log in {when}: of the mechanisms that the backend can complete the security"
-        " options leave none"
+        f"nobody can log in {when}: the security options, and the list of mechanisms where there"
+        " is one, leave none that the backend can complete"
     )
