@@ -6,6 +6,7 @@ must read; the front talks to strangers, and has given up root before it does.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -241,12 +242,30 @@ def _tls_context(options: Options) -> ssl.SSLContext | None:
     """Return what TLS is made of, None where there is none; the key is read now, by root."""
     if not options.tls_cert:
         return None
+    certificate, key = options.tls_cert, options.tls_key or options.tls_cert
+    _check_pem("--tls-cert", certificate, "certificate")
+    _check_pem("--tls-key", key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise StartupError(f"--tls-cert {options.tls_cert}: {error}") from None
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError is one
+        is_foreign = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+        why = "the key is not that of the certificate" if is_foreign else str(error)
+        raise StartupError(f"--tls-cert {certificate}, --tls-key {key}: {why}") from None
     return context
+
+
+def _check_pem(flag: str, file: str, what: str) -> None:
+    """Raise StartupError where *file* cannot be read, or has no *what*.
+
+    OpenSSL does not say which of the two files it does not like.
+    """
+    try:
+        found = f"{what.upper()}-----".encode() in Path(file).read_bytes()
+    except OSError as error:
+        raise StartupError(f"{flag} {file}: {error.strerror}") from None
+    if not found:
+        raise StartupError(f"{flag} {file}: there is no {what} in PEM in it")
 
 
 def _channel_binding(options: Options) -> ChannelBinding | None:
@@ -286,8 +305,17 @@ def _bind(host: str, port: int, *, within_tls: bool, reuse_port: bool) -> list[L
         for one in bound:
             with contextlib.suppress(OSError):
                 one.socket.close()
-        raise StartupError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+        raise StartupError(f"cannot listen on {host} port {port}: {_advice(error)}") from None
     return bound
+
+
+def _advice(error: OSError) -> str:
+    advice = {
+        errno.EACCES: "ports below 1024 are root's to bind",
+        errno.EADDRINUSE: "another server has it, which `ss -ltnp` names",
+    }
+    why = error.strerror or str(error)
+    return f"{why} ({advice[error.errno]})" if error.errno in advice else why
 
 
 def _read_again() -> Settings:

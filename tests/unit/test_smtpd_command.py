@@ -8,6 +8,7 @@ import pytest
 
 from pysaslauthd.cli import smtpd
 from pysaslauthd.cli.smtpd import main
+from tests.helpers.certificates import Authority
 from tests.helpers.processes import free_port
 
 BACKEND = ["-a", "sasldb"]
@@ -87,7 +88,7 @@ def test_a_wrong_command_line_is_64(
         ),
         pytest.param(
             [*BACKEND, "--listen", "127.0.0.1", "--tls-cert", "/nonexistent"],
-            "--tls-cert /nonexistent: ",
+            "--tls-cert /nonexistent: No such file or directory",
             id="cert",
         ),
         pytest.param(
@@ -114,8 +115,37 @@ def test_what_is_not_installed_is_named(
     assert "pip install 'pysaslauthd[smtp]'" in capfd.readouterr().err
 
 
-def test_a_certificate_is_looked_at_before_a_port_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("no certificate")
-    cert = ["--tls-cert", str(tmp_path / "cert.pem")]
+def test_a_file_of_tls_that_is_none_is_named_before_a_port_is_taken(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("no certificate")
 
-    assert main([*BACKEND, "--listen", "192.0.2.1", *cert]) == 78
+    assert main([*BACKEND, "--listen", "192.0.2.1", "--tls-cert", str(file)]) == 78
+    assert f"--tls-cert {file}: there is no certificate in PEM in it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        pytest.param("nonexistent", "nonexistent: No such file or directory", id="missing"),
+        pytest.param(
+            "test-authority.pem", "authority.pem: there is no private key in PEM in it", id="no-key"
+        ),
+        pytest.param("other.key", "the key is not that of the certificate", id="anothers"),
+        pytest.param("broken.key", "broken.key: [", id="broken"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_told_from_the_certificate(
+    tmp_path: Path, key: str, complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    mine, others = authority.issue(), authority.issue()
+    others.key.rename(tmp_path / "other.key")
+    (tmp_path / "broken.key").write_text("-----BEGIN PRIVATE KEY-----\nx\n")
+    tls = ["--tls-cert", str(mine.certificate), "--tls-key", str(tmp_path / key)]
+
+    assert main([*BACKEND, "--listen", "192.0.2.1", *tls]) == 78
+    complained = capfd.readouterr().err
+    assert complaint in complained
+    assert f"--tls-key {tmp_path}" in complained
