@@ -14,7 +14,7 @@ MAY = {
     "errors": set(),
     "wire": VALUES,
     "sasl": VALUES,
-    "smtp": VALUES | {"sasl"},
+    "smtp": VALUES | {"sasl.server"},
     "passwords": VALUES,
     "stores": VALUES | {"passwords"},
     "workers": VALUES,
@@ -111,7 +111,9 @@ def test_nothing_uses_what_later_pythons_have_dropped() -> None:
     assert sys.version_info >= (3, 11)
 
 
-@pytest.mark.parametrize(("library", "user"), [("aiosmtpd", "server/smtp.py")])
+@pytest.mark.parametrize(
+    ("library", "user"), [("aiosmtpd", "server/smtp.py"), ("aiosmtplib", "server/relay.py")]
+)
 def test_a_large_library_is_imported_in_one_place(library: str, user: str) -> None:
     users = {m for m in MODULES if any(n.split(".")[0] == library for n in imports(m))}
 
