@@ -13,6 +13,8 @@ from typing import NamedTuple, Self
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException
 
+from pysaslauthd.engine.audit import escaped
+
 log = logging.getLogger(__name__)
 
 UNREACHABLE = "451 4.4.1 Error: the mail server behind this one cannot be reached"
@@ -122,16 +124,16 @@ class Relay:
             async with asyncio.timeout(seconds):
                 response = await work
             self._is_asking = False
-        except SMTPResponseException as error:
-            self._is_asking = False
-            response = SMTPResponse(error.code, error.message)
         except asyncio.CancelledError:  # the client has gone
             self.close()
             raise
         except (SMTPException, OSError, TimeoutError) as error:
-            self.close()
-            log.error("relay %s:%d: %s", *self._upstream[:2], str(error) or "no answer in time")
-            return on_silence
+            if not (isinstance(error, SMTPResponseException) and _is_refusal(error.code)):
+                self.close()
+                log.error("relay %s:%d: %s", *self._upstream[:2], _told(error))
+                return on_silence
+            self._is_asking = False
+            response = SMTPResponse(error.code, error.message)
         reply = _reply(response)
         if not _is_taken(reply):
             log.warning("relay %s:%d: %s", *self._upstream[:2], reply.replace("\r\n", " | "))
@@ -140,6 +142,20 @@ class Relay:
 
 def _is_taken(reply: str) -> bool:
     return reply.startswith("2")
+
+
+def _is_refusal(code: int) -> bool:
+    """Say whether *code*, which is not the one that was to come, is an answer all the same.
+
+    Another success is none, such as 250 to DATA, of which no message has been sent:
+    the two sides are out of step, as they are after what is no reply.
+    """
+    return REFUSED_LATER <= code < REFUSED_LATER + 200
+
+
+def _told(error: Exception) -> str:
+    """Return what the log says of *error*, which may quote the server."""
+    return escaped(str(error)) or "no answer in time"
 
 
 def _extension(option: str) -> str:
@@ -178,7 +194,7 @@ def _xtext(value: str) -> bytes:
 def _reply(response: SMTPResponse) -> str:
     """Return *response* for our client: what is no answer to it, such as 421, is 451."""
     code = response.code
-    is_answer = TAKEN <= code < TAKEN + 100 or REFUSED_LATER <= code < REFUSED_LATER + 200
+    is_answer = TAKEN <= code < TAKEN + 100 or _is_refusal(code)
     code = code if is_answer and code != 421 else 451
     printable = response.message.encode("ascii", "replace").decode().splitlines()[:MOST_LINES]
     lines = ["".join(filter(str.isprintable, line))[:LONGEST_TEXT] for line in printable] or [""]

@@ -128,6 +128,9 @@ async def test_nothing_is_told_where_the_login_is_not_heard() -> None:
         pytest.param(
             [GREETING, ["250-behind", "250 XCLIENT LOGIN"], ["550 5.7.0 no"]], id="refuses-xclient"
         ),
+        pytest.param(
+            [GREETING, ["250-behind", "250 XCLIENT LOGIN"], ["250 Ok"]], id="does-not-begin-again"
+        ),
         pytest.param([["hello"]], id="is-no-mail-server"),
     ],
 )
@@ -183,6 +186,41 @@ async def test_a_server_that_does_not_say_whether_it_has_the_message_is_451() ->
 
     assert said.startswith("451 4.4.2 ")
     assert b"QUIT\r\n" not in script.heard
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(["250 2.0.0 Ok"], id="success"),
+        pytest.param(["xx", "250 Ok"], id="no-reply"),
+        pytest.param(["250-" + "x" * 400] * 100 + ["250 Ok"], id="without-end"),
+    ],
+)
+async def test_an_answer_that_cannot_be_one_to_data_is_no_success(answer: list[str]) -> None:
+    async with scripted(GREETING, EHLO, ["250 Ok"], ["250 Ok"], answer, []) as (script, upstream):
+        subject = await opened(upstream)
+        await subject.mail("ann@example.org", [])
+        await subject.rcpt("bob@example.net")
+        said = await subject.data(b"x\r\n")
+
+    assert said.startswith("451 4.4.2 ")
+    assert script.heard[-1] == b"DATA\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(["xx", "250 Ok"], id="no-reply"),
+        pytest.param(["250-" + "x" * 400] * 100 + ["250 Ok"], id="without-end"),
+    ],
+)
+async def test_nothing_more_is_asked_of_a_server_that_is_out_of_step(answer: list[str]) -> None:
+    async with scripted(GREETING, EHLO, ["250 Ok"], answer, ["250 Ok"]) as (_, upstream):
+        subject = await opened(upstream)
+        await subject.mail("ann@example.org", [])
+        said = [await subject.rcpt("bob@example.net"), await subject.rcpt("ann@example.net")]
+
+    assert [one[:10] for one in said] == ["451 4.4.2 ", "451 4.4.2 "]
 
 
 @pytest.mark.parametrize(
