@@ -21,6 +21,7 @@ UNREACHABLE = "451 4.4.1 Error: the mail server behind this one cannot be reache
 LOST = "451 4.4.2 Error: the mail server behind this one does not answer"
 GREETING_SECONDS = 30.0  # to connect, and until it knows who we are
 COMMAND_SECONDS = 60.0
+LONGEST_HELO = 255  # characters: Postfix refuses XCLIENT where they are more
 MOST_LINES, LONGEST_TEXT = 10, 400  # of an answer that is passed on
 TAKEN, REFUSED_LATER = 200, 400  # the first codes of either kind
 XTEXT = re.compile(rb"[^!-~]|[+=]")  # what RFC 3461 section 4 wants written in hexadecimal
@@ -174,7 +175,7 @@ def _xclient(submitter: Submitter, attributes: Iterable[str]) -> list[bytes]:
         "NAME": "[UNAVAILABLE]",
         "ADDR": f"IPV6:{address}" if ":" in address else address or "[UNAVAILABLE]",
         "PROTO": "ESMTP",
-        "HELO": submitter.helo,
+        "HELO": submitter.helo[:LONGEST_HELO],
         "LOGIN": submitter.login,
     }
     offered = set(attributes)

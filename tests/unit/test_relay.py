@@ -108,6 +108,17 @@ async def test_who_has_logged_in_is_told_where_it_is_heard() -> None:
     ]
 
 
+async def test_no_more_of_a_clients_own_name_is_told_than_is_heard() -> None:
+    offer = ["250-behind", "250 XCLIENT HELO LOGIN"]
+    submitter = Submitter("192.0.2.7", "x" * 500, "ann")
+    async with scripted(GREETING, offer, ["220 behind"], offer) as (script, upstream):
+        subject = await opened(upstream, submitter)
+        subject.close()
+        await script.done.wait()
+
+    assert script.heard[1] == b"XCLIENT HELO=" + b"x" * 255 + b" LOGIN=ann\r\n"
+
+
 async def test_nothing_is_told_where_the_login_is_not_heard() -> None:
     offer = ["250-behind", "250 XCLIENT NAME ADDR"]
     async with scripted(GREETING, offer, ["221 Bye"]) as (script, upstream):
