@@ -65,7 +65,7 @@ class Relay:
             local_hostname=host,
             use_tls=False,
             start_tls=False,
-            timeout=GREETING_SECONDS,
+            timeout=None,  # each step has its own
         )
         relay = cls(upstream, client)
         reply = await relay._ask(relay._introduce(submitter), GREETING_SECONDS, UNREACHABLE)
@@ -98,7 +98,8 @@ class Relay:
         """Leave, without waiting for the answer to that; what is not complete there is undone."""
         transport = self._client.transport
         if isinstance(transport, asyncio.WriteTransport):
-            if self._is_asking:
+            # Who has refused a message need not read the rest of it.
+            if self._is_asking or transport.get_write_buffer_size():
                 transport.abort()
             else:
                 transport.write(b"QUIT\r\n")

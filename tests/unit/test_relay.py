@@ -1,6 +1,7 @@
 """What the server behind a submission server may do, and what its client hears of it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -183,6 +184,48 @@ async def test_a_server_that_falls_silent_is_451(monkeypatch: pytest.MonkeyPatch
         said = await subject.mail("ann@example.org", [])
 
     assert said.startswith("451 4.4.2 ")
+
+
+async def test_a_command_may_take_longer_than_the_greeting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "GREETING_SECONDS", 0.3)
+    monkeypatch.setattr(relay, "COMMAND_SECONDS", 1.0)
+    async with scripted(GREETING, EHLO, []) as (_, upstream):
+        subject = await opened(upstream)
+        begun = asyncio.get_running_loop().time()
+        await subject.mail("ann@example.org", [])
+
+    assert asyncio.get_running_loop().time() - begun > 0.9
+
+
+async def test_a_server_that_refuses_a_message_is_not_waited_for_to_read_it() -> None:
+    closed, heard = asyncio.Event(), bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (b"220 behind", b"250 behind", b"354 go\r\n554 5.6.0 no"):
+            writer.write(answer + b"\r\n")
+            await reader.readline()
+        writer.write(b"554 5.6.0 no\r\n")
+        await closed.wait()
+        with contextlib.suppress(ConnectionError):
+            while some := await reader.read(1_000_000):
+                heard.extend(some)
+        closed.clear()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1000)
+    subject = await opened(Upstream("127.0.0.1", server.sockets[0].getsockname()[1], DEADLINE))
+    said = await subject.data(b"x\r\n" * 5_000_000)
+    subject.close()
+    closed.set()
+    async with asyncio.timeout(DEADLINE):
+        while closed.is_set():
+            await asyncio.sleep(0)
+    server.close()
+
+    assert said == "554 5.6.0 no"
+    assert not heard.endswith(b"QUIT\r\n")
 
 
 async def test_a_server_that_does_not_say_whether_it_has_the_message_is_451() -> None:
