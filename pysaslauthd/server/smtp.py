@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 HandshakeFailed = TLSSetupException
 LONGEST_COMMAND = LONGEST_LINE + 64  # bytes: AUTH, the longest mechanism's name, its response
 
+# Seconds: who does not read what is to be sent before a connection ends, would keep it for ever.
+LINGER = 5.0
+
 # The address of MAIL, whose local part may be in quotes; what follows it are parameters.
 MAIL = re.compile(r'\s*FROM:\s*<(?:"(?:[^"\\]|\\.)*"|[^">])*>', re.IGNORECASE)
 AUTH_PARAMETER = re.compile(r"\sAUTH=\S+(?=\s|$)", re.IGNORECASE)
@@ -100,10 +103,15 @@ class SaslSMTP(SMTP):
             self._timeout_handle = self.loop.call_at(self._until, self._look_at_time)
 
     def _look_at_time(self) -> None:
-        if self.loop.time() < self._until:
+        now, transport = self.loop.time(), self.transport
+        if now < self._until:
             self._timeout_handle = self.loop.call_at(self._until, self._look_at_time)
+        elif isinstance(transport, asyncio.WriteTransport) and transport.is_closing():
+            transport.abort()
         else:
             self._timeout_cb()  # type: ignore[no-untyped-call]
+            self._until = now + LINGER
+            self._timeout_handle = self.loop.call_at(self._until, self._look_at_time)
 
     @property
     def is_secured(self) -> bool:

@@ -143,6 +143,10 @@ class Client:
             return True
         return False
 
+    def read_little(self) -> None:
+        """Have no room for many replies."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+
     def break_off(self) -> None:
         """Reset the connection."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pysaslauthd.backends.base import Naming
 from pysaslauthd.model import AuthRequest, AuthResult, Unavailable
 from pysaslauthd.sasl.server.mechanism import ChannelBinding
+from pysaslauthd.server import smtp
 from pysaslauthd.server.auth import Login
 from pysaslauthd.server.smtp import SaslSMTP
 from pysaslauthd.smtp.dialogue import Tries
@@ -250,6 +251,14 @@ def test_a_silent_client_is_let_go() -> None:
         client.say("AUTH PLAIN")
 
         assert client.hear() == []
+
+
+def test_a_client_that_reads_nothing_is_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "LINGER", 0.3)
+    with smtp_server(auth(), timeout=2.0) as port, Client(port) as client:
+        client.read_little()
+
+        assert client.is_cut_off_by(b"\n" * 4096, times=10_000)
 
 
 def test_whoever_has_no_name_has_not_logged_in() -> None:
