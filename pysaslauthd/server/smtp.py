@@ -185,6 +185,8 @@ class SaslSMTP(SMTP):
             await self.push(line)
         if reply.closes and self.transport is not None:
             self.transport.close()
+            # Here, lest what the client has sent already be followed still.
+            raise asyncio.CancelledError
         return reply.awaits_response
 
     async def _read_response(self) -> bytes:

@@ -237,6 +237,25 @@ def test_too_many_failures_end_the_connection(client: Client) -> None:
     assert client.hear() == []
 
 
+@pytest.mark.parametrize("within_tls", [False, True], ids=["clear", "tls"])
+def test_nothing_is_followed_that_was_sent_before_the_end(
+    certificate: Certificate, caplog: pytest.LogCaptureFixture, *, within_tls: bool
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="pysaslauthd")
+    context = server_context(certificate) if within_tls else None
+    wrap = trusting_context().wrap_socket if within_tls else None
+    keeper = Keeper()
+    with smtp_server(auth(), keeper, within_tls=context) as port, Client(port, wrap) as client:
+        client.say("EHLO client.test.example")
+        message = ["MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "x", ".", "QUIT"]
+        client.say("\r\n".join([WRONG, WRONG, WRONG, RIGHT, *message]))
+
+        assert [client.hear()[0][:4] for _ in range(3)] == ["535 ", "535 ", "421 "]
+        assert client.hear() == []
+    assert "auth success" not in caplog.text
+    assert keeper.kept == []
+
+
 def test_a_refusal_is_held() -> None:
     made = auth(tries=Tries(most=9, first_delay=30.0, longest_delay=30.0))
     with smtp_server(made, timeout=0.5) as port, Client(port) as client:
