@@ -27,6 +27,7 @@ from pysaslauthd.smtp.dialogue import LONGEST_LINE, Connection, Dialogue, Reply,
 
 log = logging.getLogger(__name__)
 
+TLS_ACTIVE = "554 5.5.1 Error: TLS already active"
 HandshakeFailed = TLSSetupException
 LONGEST_COMMAND = LONGEST_LINE + 64  # bytes: AUTH, the longest mechanism's name, its response
 
@@ -138,6 +139,13 @@ class SaslSMTP(SMTP):
         self.command_size_limits.clear()
         self.command_size_limits["AUTH"] = LONGEST_COMMAND
         await super().smtp_EHLO(hostname)
+
+    async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
+        """Begin with TLS, unless that has been done; the code is Postfix's."""
+        if self.is_secured:
+            await self.push(TLS_ACTIVE)
+        else:
+            await super().smtp_STARTTLS(arg)
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
         """Begin a message; whom AUTH= names is not believed (RFC 4954 section 5)."""

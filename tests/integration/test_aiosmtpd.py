@@ -256,6 +256,14 @@ def test_nothing_is_followed_that_was_sent_before_the_end(
     assert keeper.kept == []
 
 
+def test_tls_begins_once(tls_port: int) -> None:
+    with Client(tls_port) as client:
+        client.start_tls()
+
+        assert client.say("STARTTLS") == ["554 5.5.1 Error: TLS already active"]
+        assert client.say("NOOP") == ["250 OK"]
+
+
 def test_a_refusal_is_held() -> None:
     made = auth(tries=Tries(most=9, first_delay=30.0, longest_delay=30.0))
     with smtp_server(made, timeout=0.5) as port, Client(port) as client:
