@@ -153,6 +153,17 @@ class SaslSMTP(SMTP):
             arg = address[0] + AUTH_PARAMETER.sub("", arg[address.end() :])
         await super().smtp_MAIL(arg)
 
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """Return address and rest of *arg*; None where there is none.
+
+        The parser of Python's email package falls over some of those.
+        """
+        try:
+            address, rest = super()._getaddr(arg)
+        except (AttributeError, IndexError, UnboundLocalError):
+            return None, None
+        return address, rest
+
     async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
         """Let the client log in, or not."""
         state = self._auth.state(secured=self.is_secured)

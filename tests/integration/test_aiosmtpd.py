@@ -229,6 +229,13 @@ def test_an_address_that_looks_like_a_parameter_is_an_address() -> None:
     assert keeper.kept[0][1] == '"a> AUTH=x"@b.example'
 
 
+@pytest.mark.parametrize("address", ["<", "<a@[x.", "<a@[ "])
+def test_what_is_no_address_is_said_to_be_none(client: Client, address: str) -> None:
+    client.say(RIGHT)
+
+    assert client.say(f"MAIL FROM:{address}") == ["553 5.1.3 Error: malformed address"]
+
+
 def test_too_many_failures_end_the_connection(client: Client) -> None:
     assert client.say(WRONG) == REFUSED
     assert client.say("AUTH FOO")[0].startswith("535 ")
