@@ -30,6 +30,7 @@ TIMEOUT = "421 4.4.2 {host} Error: timeout exceeded"
 LEAVING = "421 4.3.2 {host} Error: this server is leaving"
 CALLS = {"*": 100, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000}
 UNFIT_FOR_TRACE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+PATH = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"<> ])*')  # brackets and spaces in quotes only
 HANDSHAKE_SECONDS = 15.0
 MARGIN = 30.0  # seconds: the server behind is given up before its client is
 POLL = 0.05  # seconds
@@ -305,5 +306,9 @@ def _leave(connections: Sequence[Connection]) -> None:
 
 
 def _is_plain(address: str) -> bool:
-    """Say whether *address* can be handed on: no control characters, and of ASCII."""
-    return address.isascii() and address.isprintable()
+    """Say whether *address* can be handed on, in angle brackets of which it has none itself.
+
+    No control characters, and of ASCII; aiosmtpd's parser decodes what RFC 2047 encodes.
+    """
+    is_path = address == "<>" or PATH.fullmatch(address) is not None
+    return is_path and address.isascii() and address.isprintable()

@@ -205,6 +205,14 @@ def test_an_address_that_is_no_line_is_refused(joe: Client, address: str) -> Non
     assert joe.say(f"MAIL FROM:{address}")[0][0] == "5"
 
 
+@pytest.mark.parametrize("address", ["<a@=?utf-8?q?b=3E=53IZE=3D1?=>", "<a@[\r<]>"])
+def test_an_address_does_not_end_before_its_end(joe: Client, address: str) -> None:
+    assert joe.say(f"MAIL FROM:{address}") == ["553 5.1.3 Error: malformed address"]
+    assert joe.say("MAIL FROM:<joe@example.org>") == ["250 2.1.0 Ok"]
+    assert joe.say(f"RCPT TO:{address}") == ["553 5.1.3 Error: malformed address"]
+    assert joe.say('RCPT TO:<"a> b"@foreign.example>') == ["250 2.1.5 Ok"]
+
+
 def test_ehlo_tells_what_there_is(running: Submission) -> None:
     with Client(running.port) as client:
         said = client.say("EHLO client.test.example")
