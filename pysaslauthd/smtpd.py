@@ -165,7 +165,8 @@ class Front:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel, self._on_word)
         self._beat()
-        parts = build_parts(settings, Workers(self._link, VERIFIER, generation), None)
+        workers = Workers(self._link, VERIFIER, generation)
+        parts = build_parts(settings, workers, None, trusts_realms=False)
         backend = parts.authenticator.backend
         try:
             async with asyncio.timeout(settings.deadline):

@@ -7,10 +7,16 @@ from pysaslauthd.model import AuthRequest
 
 
 class Names(NamedTuple):
-    """The rules of one instance: `-r` (*combine*) and the realm of users who name none."""
+    """The rules of one instance: `-r` (*combine*) and the realm of users who name none.
+
+    *trusts_realms*: a realm is what a mail server says it is. Where clients name it themselves,
+    a backend that does not look at realms would let joe be joe of any realm: there other
+    realms than the default one stay in the name, as under `-r`.
+    """
 
     combine: bool
     default_realm: str
+    trusts_realms: bool = True
 
     def for_backend(self, request: AuthRequest, naming: Naming) -> AuthRequest:
         """Return *request* as a backend of that *naming* should see it.
@@ -19,9 +25,9 @@ class Names(NamedTuple):
         """
         if naming is Naming.PAIR:
             return request if request.realm else request._replace(realm=self.default_realm)
-        if self.combine and request.realm:
+        if request.realm and (self.combine or self._is_claimed(request.realm)):
             realm = request.realm if naming is Naming.BOTH else ""
-            return request._replace(user=self.logged_user(request), realm=realm)
+            return request._replace(user=f"{request.user}@{request.realm}", realm=realm)
         return request
 
     def logged_user(self, request: AuthRequest) -> str:
@@ -41,6 +47,9 @@ class Names(NamedTuple):
     def are_same(self, one: str, other: str) -> bool:
         """Say whether two names are of one user: the default realm need not be written."""
         return self._completed(one) == self._completed(other)
+
+    def _is_claimed(self, realm: str) -> bool:
+        return not self.trusts_realms and realm.lower() != self.default_realm.lower()
 
     def _completed(self, name: str) -> tuple[str, str]:
         user, realm = self.split(name)

@@ -467,6 +467,24 @@ def test_a_backend_that_needs_root_and_workers_works(
         assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
 
 
+def test_nobody_is_of_a_realm_that_the_backend_does_not_look_at(
+    lacking: Callable[[str], NoReturn],
+) -> None:
+    require_root(lacking)
+    with (
+        short_directory("sm-") as own,
+        account("anns password") as name,
+        submission(own, "-a", "shadow", "--local-domain", "example.org") as server,
+        Client(server.port) as client,
+    ):
+        client.say("EHLO client.test.example")
+        other = base64.b64encode(f"\0{name}@boss.example\0anns password".encode()).decode()
+        right = base64.b64encode(f"\0{name}@example.org\0anns password".encode()).decode()
+
+        assert client.say(f"AUTH PLAIN {other}")[0].startswith("535 ")
+        assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
+
+
 def test_a_silent_client_is_let_go() -> None:
     with (
         short_directory("sm-") as own,

@@ -33,6 +33,26 @@ def test_a_backend_that_wants_both_gets_the_realm_beside_the_joined_name() -> No
     assert (asked.user, asked.realm) == ("ann@example.org", "example.org")
 
 
+@pytest.mark.parametrize(
+    ("realm", "naming", "asked"),
+    [
+        pytest.param("evil.example", Naming.JOINED, ("ann@evil.example", ""), id="without-realms"),
+        pytest.param("evil.example", Naming.BOTH, ("ann@evil.example", "evil.example"), id="both"),
+        pytest.param("evil.example", Naming.PAIR, ("ann", "evil.example"), id="with-realms"),
+        pytest.param("Example.org", Naming.JOINED, ("ann", "Example.org"), id="default"),
+        pytest.param("", Naming.JOINED, ("ann", ""), id="none"),
+    ],
+)
+def test_a_realm_that_a_client_names_is_not_overlooked(
+    realm: str, naming: Naming, asked: tuple[str, str]
+) -> None:
+    names = Names(combine=False, default_realm="example.org", trusts_realms=False)
+
+    said = names.for_backend(request("ann", realm), naming)
+
+    assert (said.user, said.realm) == asked
+
+
 def test_an_empty_realm_is_never_joined() -> None:
     asked = Names(combine=True, default_realm="host").for_backend(request("ann", ""), Naming.JOINED)
 
