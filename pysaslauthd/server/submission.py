@@ -9,6 +9,7 @@ import logging
 import re
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
@@ -223,6 +224,39 @@ class Connection(SaslSMTP):
         self.submission.drop()
 
 
+class Handshake(SSLProtocol):
+    """TLS of *connection* from the first byte on; it counts from before the handshake.
+
+    Where asyncio begins with that, a connection is nobody's until it is done, and who
+    only connects may have any number of them, of a quarter of a megabyte each.
+    """
+
+    def __init__(
+        self, door: "SubmissionDoor", connection: Connection, context: ssl.SSLContext | None
+    ) -> None:
+        self._door = door
+        self._connection = connection
+        super().__init__(
+            asyncio.get_running_loop(),
+            connection,
+            context,  # type: ignore[arg-type]  # there is one where TLS is listened for
+            None,  # type: ignore[arg-type]  # nobody waits
+            server_side=True,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless there are too many already."""
+        if self._door.admit(self._connection, transport):
+            super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget a connection that never began."""
+        if self._connection.transport is None:
+            self._door.forget(self._connection)
+        super().connection_lost(error)
+
+
 class SubmissionDoor:
     """Serves submission on any number of listening sockets."""
 
@@ -237,10 +271,7 @@ class SubmissionDoor:
         loop = asyncio.get_running_loop()
         if within_tls:
             server = await loop.create_server(
-                lambda: self._connection(None),
-                sock=listener,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                lambda: Handshake(self, self._connection(None), self._context), sock=listener
             )
         else:
             server = await loop.create_server(
@@ -256,7 +287,12 @@ class SubmissionDoor:
             raise
 
     def admit(self, connection: Connection, transport: asyncio.BaseTransport) -> bool:
-        """Say whether one more connection is served; tell it, where it is not."""
+        """Say whether one more connection is served; tell it, where it is not.
+
+        One that has been admitted before its handshake is after it, too.
+        """
+        if connection in self._connections:
+            return True
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else ""
         limits = self._rules.limits
@@ -280,9 +316,9 @@ class SubmissionDoor:
         for server in self._servers:
             server.close()
         until = asyncio.get_running_loop().time() + grace
-        while self._connections:
+        while begun := [c for c in self._connections if c.transport is not None]:
             late = asyncio.get_running_loop().time() >= until
-            _leave([c for c in self._connections if late or not c.submission.is_under_way])
+            _leave([c for c in begun if late or not c.submission.is_under_way])
             if late:
                 return
             await asyncio.sleep(POLL)

@@ -13,6 +13,7 @@ from tests.helpers.accounts import account, require_root
 from tests.helpers.certificates import Authority, Certificate
 from tests.helpers.daemon import put
 from tests.helpers.processes import free_port, short_directory, wait_for
+from tests.helpers.smtp import greeting
 from tests.helpers.smtp_server import Client, trusting_context
 from tests.helpers.submission import Behind, Submission, behind, submission
 
@@ -403,6 +404,30 @@ def test_there_are_only_so_many_connections() -> None:
         assert third.hear() == ["421 4.7.0 submit.test.example Error: too many connections"]
         assert third.hear() == []
         assert first.say("NOOP") == second.say("NOOP") == ["250 OK"]
+
+
+def test_who_has_not_yet_begun_with_tls_counts(certificate: Certificate) -> None:
+    with (
+        short_directory("sm-") as own,
+        submission(
+            own,
+            *("--tls-cert", str(certificate.certificate), "--tls-key", str(certificate.key)),
+            *("--connections", "2"),
+            within_tls=True,
+        ) as server,
+    ):
+        with (
+            Client(server.tls_port, hears=False),
+            Client(server.tls_port, hears=False),
+            Client(server.tls_port, hears=False) as third,
+        ):
+            assert third.hear() == ["421 4.7.0 submit.test.example Error: too many connections"]
+        wait_for(lambda: greeting(server.port).startswith("220"), "room for another")
+
+        with Client(server.tls_port, trusting_context().wrap_socket) as client:
+            assert client.say("NOOP") == ["250 OK"]
+            with Client(server.tls_port, hears=False):
+                assert server.server.stop(deadline=4) == 0
 
 
 def test_a_front_that_dies_is_replaced_and_the_ports_stay_open() -> None:
