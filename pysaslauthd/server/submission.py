@@ -26,6 +26,7 @@ IDENT = "ESMTP pysaslsmtpd"
 NO_RELAY = "451 4.3.5 Error: there is no mail server to hand messages to"
 BAD_ADDRESS = "553 5.1.3 Error: malformed address"
 TOO_MANY_RECIPIENTS = "452 4.5.3 Error: too many recipients"
+UNKNOWN = "nobody waits for it"
 INTERNAL = "451 4.3.0 Error: internal error"
 TIMEOUT = "421 4.4.2 {host} Error: timeout exceeded"
 LEAVING = "421 4.3.2 {host} Error: this server is leaving"
@@ -142,18 +143,25 @@ class Submission:
         content = envelope.original_content
         if not self._relay.has_told_client:
             content = trace(rules.host, server, session) + content
-        reply = await self._relay.data(content)
+        reply, end = UNKNOWN, "given up"
+        try:
+            reply = await self._relay.data(content)
+            end = "handed over" if reply.startswith("2") else "refused"
+        finally:  # also where the client has gone: the server behind may have it all the same
+            self._note(end, server, session, envelope, reply)
+        return reply
+
+    def _note(self, end: str, server: SaslSMTP, session: Any, envelope: Any, reply: str) -> None:
         log.info(
             "message %s: [user=%s] [remote=%s] [from=%s] [recipients=%d] [bytes=%d] [relay=%s]",
-            "handed over" if reply.startswith("2") else "refused",
-            escaped(rules.user(session.auth_data)),
+            end,
+            escaped(self._rules.user(session.auth_data)),
             escaped(server.client_address),
             escaped(envelope.mail_from),
             len(envelope.rcpt_tos),
             len(envelope.original_content),
             escaped(reply),
         )
-        return reply
 
     async def handle_exception(self, error: Exception) -> str:
         """Log a fault of ours, of which the client hears no more than that."""

@@ -1,5 +1,6 @@
 """pysaslsmtpd between its clients and a server behind it."""
 
+import asyncio
 import base64
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tests.helpers.accounts import account, require_root
 from tests.helpers.certificates import Authority, Certificate
@@ -261,6 +263,40 @@ def test_the_log_says_who_handed_in_what(running: Submission, joe: Client) -> No
     )
     assert "joepw" not in running.log()
     assert "Traceback" not in running.log()
+
+
+class Undecided(Behind):
+    """Has the message, and does not say so."""
+
+    async def handle_DATA(  # noqa: N802 (aiosmtpd's name)
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        await super().handle_DATA(server, session, envelope)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_the_log_says_who_handed_in_what_and_went(directory: Path) -> None:
+    upstream = Undecided()
+    with (
+        behind(upstream) as port,
+        submission(
+            directory, "--relay", f"127.0.0.1:{port}", "--local-domain", "example.org"
+        ) as server,
+    ):
+        with Client(server.port) as client:
+            client.say("EHLO client.test.example")
+            client.say(JOE)
+            client.say("MAIL FROM:<joe@example.org>")
+            client.say("RCPT TO:<ann@foreign.example>")
+            client.say("DATA")
+            client.say_nothing_more(b"x\r\n.\r\n")
+            wait_for(lambda: bool(upstream.kept), "the message")
+
+        wait_for(
+            lambda: "message given up: [user=joe@example.org] [remote=127.0.0.1]" in server.log(),
+            "a line",
+        )
 
 
 def test_without_a_server_behind_nothing_is_taken() -> None:
