@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pysaslauthd.engine.audit import escaped
 from pysaslauthd.server.auth import Auth, Login
+from pysaslauthd.server.message import read_message
 from pysaslauthd.server.relay import Relay, Submitter, Upstream
 from pysaslauthd.server.smtp import HandshakeFailed, SaslSMTP
 
@@ -33,7 +34,7 @@ LEAVING = "421 4.3.2 {host} Error: this server is leaving"
 CALLS = {"*": 100, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000}
 UNFIT_FOR_TRACE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 PATH = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"<> ])*')  # brackets and spaces in quotes only
-HANDSHAKE_SECONDS = 15.0
+HANDSHAKE_SECONDS = 15
 MARGIN = 30.0  # seconds: the server behind is given up before its client is
 POLL = 0.05  # seconds
 
@@ -227,6 +228,27 @@ class Connection(SaslSMTP):
     def _timeout_cb(self) -> None:
         self._hang_up(TIMEOUT)
 
+    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802 (aiosmtpd's name)
+        """Take a message, in one piece.
+
+        aiosmtpd keeps a list of its lines: of one of empty lines thirty times the size.
+        """
+        session, envelope = self._here()
+        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
+            return
+        if arg or not envelope.rcpt_tos:
+            await self.push("501 Syntax: DATA" if arg else "503 Error: need RCPT command")
+            return
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        message = await read_message(self._reader, self._door.rules.limits.message_bytes)
+        if isinstance(message, str):
+            reply = message
+        else:
+            envelope.content = envelope.original_content = message
+            reply = await self.submission.handle_DATA(self, session, envelope)
+        self._set_post_data_state()
+        await self.push(reply)
+
     def _set_post_data_state(self) -> None:
         super()._set_post_data_state()  # type: ignore[no-untyped-call]
         self.submission.drop()
@@ -258,7 +280,7 @@ class Handshake(SSLProtocol):
         if self._door.admit(self._connection, transport):
             super().connection_made(transport)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: BaseException | None) -> None:
         """Forget a connection that never began."""
         if self._connection.transport is None:
             self._door.forget(self._connection)
@@ -269,7 +291,7 @@ class SubmissionDoor:
     """Serves submission on any number of listening sockets."""
 
     def __init__(self, rules: Rules, context: ssl.SSLContext | None) -> None:
-        self._rules = rules
+        self.rules = rules
         self._context = context
         self._connections: dict[Connection, str] = {}
         self._servers: list[asyncio.Server] = []
@@ -289,7 +311,7 @@ class SubmissionDoor:
 
     def _connection(self, context: ssl.SSLContext | None) -> Connection:
         try:
-            return Connection(self, self._rules, context)
+            return Connection(self, self.rules, context)
         except Exception:
             log.exception("fault before serving a connection")  # which the loop would not tell
             raise
@@ -303,14 +325,14 @@ class SubmissionDoor:
             return True
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else ""
-        limits = self._rules.limits
+        limits = self.rules.limits
         same = Counter(self._connections.values())[address]
         if len(self._connections) < limits.connections and same < limits.connections_each:
             self._connections[connection] = address
             return True
         log.warning("too many connections: one from %s is not served", escaped(address))
         if isinstance(transport, asyncio.WriteTransport):
-            host = self._rules.host
+            host = self.rules.host
             transport.write(f"421 4.7.0 {host} Error: too many connections\r\n".encode())
             transport.close()
         return False

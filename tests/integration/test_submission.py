@@ -313,6 +313,53 @@ def test_without_a_server_behind_nothing_is_taken() -> None:
         assert client.say("MAIL FROM:<joe@example.org>")[0].startswith("451 4.4.1 ")
 
 
+def test_a_message_of_empty_lines_takes_no_more_room(upstream: Behind) -> None:
+    with (
+        short_directory("sm-") as own,
+        behind(upstream) as port,
+        submission(own, "--relay", f"127.0.0.1:{port}", "--local-domain", "example.org") as server,
+        Client(server.port) as client,
+    ):
+        client.say("EHLO client.test.example")
+        client.say(JOE)
+        client.say("MAIL FROM:<joe@example.org>")
+        client.say("RCPT TO:<ann@foreign.example>")
+        client.say("DATA")
+        before = most_memory(server)
+
+        assert client.say(b"\r\n" * 1_000_000 + b".")[0].startswith("552 ")
+        assert most_memory(server) - before < 30_000
+
+
+def most_memory(server: Submission) -> int:
+    """Return the most kilobytes that the front has had so far."""
+    children = Path(f"/proc/{server.server.pid}/task/{server.server.pid}/children")
+    status = Path(f"/proc/{children.read_text().split()[0]}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "reply"),
+    [
+        pytest.param(b".", "250 ", id="nothing"),
+        pytest.param(b"x" * 12_000 + b"\r\n.", "552 ", id="too-large"),
+        pytest.param(b"x" * 13_000 + b"\r\n.", "500 ", id="line-too-long"),
+        pytest.param(b"x" * 20_000 + b".\r\n.\n.\r\nx\r\n.", "500 ", id="longer"),
+    ],
+)
+def test_a_message_has_one_answer(
+    joe: Client, upstream: Behind, content: bytes, reply: str
+) -> None:
+    before = len(upstream.kept)
+    joe.say("MAIL FROM:<joe@example.org>")
+    joe.say("RCPT TO:<ann@foreign.example>")
+    joe.say("DATA")
+
+    assert joe.say(content)[0][:4] == reply
+    assert joe.say("NOOP") == ["250 OK"]
+    assert len(upstream.kept) - before == (reply == "250 ")
+
+
 def test_a_line_without_an_end_is_not_kept(joe: Client) -> None:
     joe.say("MAIL FROM:<joe@example.org>")
     joe.say("RCPT TO:<ann@foreign.example>")
