@@ -21,10 +21,11 @@ UNREACHABLE = "451 4.4.1 Error: the mail server behind this one cannot be reache
 LOST = "451 4.4.2 Error: the mail server behind this one does not answer"
 GREETING_SECONDS = 30.0  # to connect, and until it knows who we are
 COMMAND_SECONDS = 60.0
-LONGEST_HELO = 255  # characters: Postfix refuses XCLIENT where they are more
+LONGEST_HELO = 255  # bytes as they are written: Postfix refuses XCLIENT where they are more
 MOST_LINES, LONGEST_TEXT = 10, 400  # of an answer that is passed on
 TAKEN, REFUSED_LATER = 200, 400  # the first codes of either kind
 XTEXT = re.compile(rb"[^!-~]|[+=]")  # what RFC 3461 section 4 wants written in hexadecimal
+CUT_OFF = re.compile(rb"\+.?\Z")  # what is left of a hexadecimal one
 ACCEPTED_GREETING = 220
 
 
@@ -176,17 +177,16 @@ def _xclient(submitter: Submitter, attributes: Iterable[str]) -> list[bytes]:
         "NAME": "[UNAVAILABLE]",
         "ADDR": f"IPV6:{address}" if ":" in address else address or "[UNAVAILABLE]",
         "PROTO": "ESMTP",
-        "HELO": submitter.helo[:LONGEST_HELO],
+        "HELO": submitter.helo,
         "LOGIN": submitter.login,
     }
     offered = set(attributes)
     if "LOGIN" not in offered:
         return []
-    return [
-        b"%b=%b" % (name.encode(), _xtext(value))
-        for name, value in values.items()
-        if name in offered
-    ]
+    said = {name: _xtext(value) for name, value in values.items() if name in offered}
+    if "HELO" in said:
+        said["HELO"] = CUT_OFF.sub(b"", said["HELO"][:LONGEST_HELO])
+    return [b"%b=%b" % (name.encode(), value) for name, value in said.items()]
 
 
 def _xtext(value: str) -> bytes:
