@@ -172,7 +172,7 @@ def _path(address: str) -> bytes:
 
 def _xclient(submitter: Submitter, attributes: Iterable[str]) -> list[bytes]:
     """Return the words of XCLIENT that the server wants to hear; none where LOGIN is not one."""
-    address = submitter.address
+    address, _, _ = submitter.address.partition("%")  # of an interface nobody else knows
     values: Mapping[str, str] = {
         "NAME": "[UNAVAILABLE]",
         "ADDR": f"IPV6:{address}" if ":" in address else address or "[UNAVAILABLE]",

@@ -124,6 +124,17 @@ async def test_no_more_of_a_clients_own_name_is_told_than_is_heard(helo: str) ->
     assert re.fullmatch(rb"x{252,}(\+20)?", said)
 
 
+async def test_an_interface_is_no_part_of_an_address() -> None:
+    offer = ["250-behind", "250 XCLIENT ADDR LOGIN"]
+    submitter = Submitter("fe80::7%eth0", "client.test.example", "ann")
+    async with scripted(GREETING, offer, ["220 behind"], offer) as (script, upstream):
+        subject = await opened(upstream, submitter)
+        subject.close()
+        await script.done.wait()
+
+    assert script.heard[1] == b"XCLIENT ADDR=IPV6:fe80::7 LOGIN=ann\r\n"
+
+
 async def test_nothing_is_told_where_the_login_is_not_heard() -> None:
     offer = ["250-behind", "250 XCLIENT NAME ADDR"]
     async with scripted(GREETING, offer, ["221 Bye"]) as (script, upstream):
