@@ -15,6 +15,8 @@ import secrets
 import socket
 import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +82,8 @@ class SmtpDaemon:
         self._settings = mechanism.configure(settings)
         mechanism.check(self._settings)
         self._options = options
+        if options.tls_key and not options.tls_cert:
+            raise StartupError("--tls-key needs --tls-cert")
         self._context = _tls_context(options)
         if options.listen_tls and self._context is None:
             raise StartupError("--listen-tls needs --tls-cert and --tls-key")
@@ -97,6 +101,12 @@ class SmtpDaemon:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         options = self._options
+        if options.upstream is None:
+            log.warning("no --relay: whoever logs in is told 451 for every message")
+        if options.own_senders and not self._settings.local_domain:
+            log.warning(
+                "--own-senders without --local-domain: who logs in without a domain has no address"
+            )
         for places, within_tls in ((options.listen, False), (options.listen_tls, True)):
             for host, port in places:
                 self._listeners += _bind(
@@ -174,7 +184,7 @@ class Front:
         except TimeoutError:
             log.warning("%s is not ready yet: serving without it", backend.name)
         rules = build_rules(settings, self._options, parts, self._binding)
-        for warning in rules.auth.offer.warnings(has_tls=self._context is not None):
+        for warning in rules.auth.warnings(has_tls=self._context is not None):
             log.warning("%s", warning)
         door = SubmissionDoor(rules, self._context)
         for listener in self._listeners:
@@ -221,11 +231,16 @@ def build_rules(
     return Rules(auth, host, options.upstream, realm, options.own_senders, options.limits)
 
 
+def _is_of_use(mechanism: Mechanism) -> bool:
+    """Say whether who logs in by *mechanism* is known here: neither nameless nor by certificate."""
+    return not mechanism.traits.anonymous and mechanism.need is not Need.EXTERNAL_IDENTITY
+
+
 def _is_wanted(mechanism: Mechanism, names: Sequence[str] | None) -> bool:
     if names is not None:
         return mechanism.name in names
     # Many a client that sees -PLUS takes it, and has another type of channel binding.
-    return not mechanism.traits.anonymous and mechanism.need is not Need.CHANNEL_BINDING
+    return _is_of_use(mechanism) and mechanism.need is not Need.CHANNEL_BINDING
 
 
 def _check_names(names: Sequence[str] | None) -> None:
@@ -233,10 +248,10 @@ def _check_names(names: Sequence[str] | None) -> None:
     for name in names or ():
         mechanism = registry.find(name)
         if mechanism is None:
-            known = " ".join(registry.BY_NAME)
+            known = " ".join(one.name for one in registry.STRONGEST_FIRST if _is_of_use(one))
             raise StartupError(f"--mech-list: there is no mechanism {name}", f"known are {known}")
-        if mechanism.traits.anonymous:
-            raise StartupError(f"--mech-list: {name}: whoever hands in mail must have a name")
+        if not _is_of_use(mechanism):
+            raise StartupError(f"--mech-list: {name}: whoever hands in mail must have a password")
 
 
 def _tls_context(options: Options) -> ssl.SSLContext | None:
@@ -248,12 +263,27 @@ def _tls_context(options: Options) -> ssl.SSLContext | None:
     _check_pem("--tls-key", key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=partial(_refuse_passphrase, key))
     except OSError as error:  # SSLError is one
         is_foreign = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         why = "the key is not that of the certificate" if is_foreign else str(error)
         raise StartupError(f"--tls-cert {certificate}, --tls-key {key}: {why}") from None
+    _warn_of_age(certificate)
     return context
+
+
+def _refuse_passphrase(key: str) -> str:
+    raise StartupError(f"--tls-key {key}: it is encrypted; nobody is here to type its passphrase")
+
+
+def _warn_of_age(file: str) -> None:
+    """Log that the certificate in *file* is not valid now, which clients will say less plainly."""
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= datetime.now(UTC) <= end:
+        log.warning("--tls-cert %s: it is valid from %s to %s only", file, begin, end)
 
 
 def _check_pem(flag: str, file: str, what: str) -> None:

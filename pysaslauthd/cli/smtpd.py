@@ -170,16 +170,18 @@ def _serve(flags: Flags, values: dict[str, list[str]]) -> None:
 
 
 def _policy(values: dict[str, list[str]]) -> Policy:
-    before = DEFAULT_POLICY.before_tls
-    try:
-        if "--security-options" in values:
-            before = SecurityOptions.parse(_last(values, "--security-options"))
-        after = before
-        if "--tls-security-options" in values:
-            after = SecurityOptions.parse(_last(values, "--tls-security-options"))
-    except UnknownOption as error:
-        raise StartupError(str(error)) from None
+    before = _security(values, "--security-options", DEFAULT_POLICY.before_tls)
+    after = _security(values, "--tls-security-options", before)
     return Policy(before, after, only_with_tls="--auth-only-with-tls" in values)
+
+
+def _security(values: dict[str, list[str]], flag: str, default: SecurityOptions) -> SecurityOptions:
+    if flag not in values:
+        return default
+    try:
+        return SecurityOptions.parse(_last(values, flag))
+    except UnknownOption as error:
+        raise StartupError(f"{flag}: {error}") from None
 
 
 def _places(values: dict[str, list[str]], flag: str, port: int) -> tuple[tuple[str, int], ...]:

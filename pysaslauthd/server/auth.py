@@ -93,6 +93,11 @@ class Auth:
         """Return what AUTH is now; *secured*: within TLS. Each is worked out once."""
         return self._within_tls if secured else self._before_tls
 
+    def warnings(self, *, has_tls: bool) -> list[str]:
+        """Return what to tell at start, such as that nobody can log in; *has_tls*: there is TLS."""
+        after = self._within_tls.surroundings if has_tls else None
+        return self.offer.warnings(self._before_tls.surroundings, after)
+
     @cached_property
     def _before_tls(self) -> State:
         return self._state(self.surroundings, secured=False)

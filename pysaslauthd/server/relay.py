@@ -17,6 +17,7 @@ from pysaslauthd.engine.audit import escaped
 
 log = logging.getLogger(__name__)
 
+NOT_TAKEN = "451 4.3.5 Error: the mail server behind this one takes nothing from it"
 UNREACHABLE = "451 4.4.1 Error: the mail server behind this one cannot be reached"
 LOST = "451 4.4.2 Error: the mail server behind this one does not answer"
 GREETING_SECONDS = 30.0  # to connect, and until it knows who we are
@@ -27,6 +28,7 @@ TAKEN, REFUSED_LATER = 200, 400  # the first codes of either kind
 XTEXT = re.compile(rb"[^!-~]|[+=]")  # what RFC 3461 section 4 wants written in hexadecimal
 CUT_OFF = re.compile(rb"\+.?\Z")  # what is left of a hexadecimal one
 ACCEPTED_GREETING = 220
+WANTS_LOGIN = 530
 
 
 class Upstream(NamedTuple):
@@ -137,10 +139,11 @@ class Relay:
                 return on_silence
             self._is_asking = False
             response = SMTPResponse(error.code, error.message)
-        reply = _reply(response)
-        if not _is_taken(reply):
-            log.warning("relay %s:%d: %s", *self._upstream[:2], reply.replace("\r\n", " | "))
-        return reply
+        if response.code == WANTS_LOGIN:
+            # Ours is not for it; and the client, which has logged in, must not be asked again.
+            log.error("relay %s:%d wants a login itself: %s", *self._upstream[:2], _reply(response))
+            return NOT_TAKEN
+        return _reply(response)
 
 
 def _is_taken(reply: str) -> bool:

@@ -19,11 +19,20 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
+from pysaslauthd.engine.audit import escaped
 from pysaslauthd.model import Origin
 from pysaslauthd.sasl.server.mechanism import Finished, Mechanism
 from pysaslauthd.server.auth import Auth, Login, State
 from pysaslauthd.smtp.banner import in_order
-from pysaslauthd.smtp.dialogue import LONGEST_LINE, Connection, Dialogue, Reply, Respond, Start
+from pysaslauthd.smtp.dialogue import (
+    LONGEST_LINE,
+    REFUSED,
+    Connection,
+    Dialogue,
+    Reply,
+    Respond,
+    Start,
+)
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +178,7 @@ class SaslSMTP(SMTP):
         state = self._auth.state(secured=self.is_secured)
         step = self._begin(arg or "", state)
         if isinstance(step, Reply):
+            self._note_refusal(step)
             await self._say(step)
             return
         mechanism, initial = step
@@ -181,9 +191,20 @@ class SaslSMTP(SMTP):
             if isinstance(heard, Respond):
                 said = self._dialogue.tell(await exchange.proceed(heard.response))
             else:
+                self._note_refusal(heard)
                 said = heard
         if self._dialogue.accepted is not None:
             self._note_login(self._dialogue.accepted, mechanism)
+
+    def _note_refusal(self, reply: Reply) -> None:
+        """Log a refusal that no exchange has logged, for it had not begun, or not ended."""
+        if reply.lines[0].startswith(REFUSED):
+            log.info(
+                "auth failure: [user=] [service=%s] [realm=] [remote=%s] [mech=smtp] [reason=%s]",
+                self._auth.surroundings.service,
+                escaped(self.client_address),
+                reply.lines[0].removeprefix(REFUSED),
+            )
 
     def _begin(self, argument: str, state: State) -> Start | Reply:
         session, envelope = self._here()

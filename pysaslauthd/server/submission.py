@@ -97,41 +97,66 @@ class Submission:
         """Begin a message with the server behind; say what that says."""
         rules = self._rules
         user = rules.user(session.auth_data)
-        if rules.upstream is None:
-            return NO_RELAY
-        if not _is_plain(address):
-            return BAD_ADDRESS
-        if rules.own_senders and address.casefold() not in {"<>", user.casefold()}:
-            owner = user.encode("ascii", "backslashreplace").decode()
-            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {owner}"
+        refusal = self._refusal(user, address)
+        if rules.upstream is None or refusal:
+            reply = refusal or NO_RELAY
+            self._note_refusal(server, user, address, reply)
+            return reply
         self.drop()
         submitter = Submitter(server.client_address, session.host_name, user)
         relay = await Relay.open(rules.upstream, rules.host, submitter)
         if isinstance(relay, str):
+            self._note_refusal(server, user, address, relay)
             return relay
         reply = await relay.mail(address, options)
         # The client may have gone: Python 3.11's wait_for, in aiosmtplib, can lose the cancelling.
         if not reply.startswith("2") or server.transport is None:
             relay.close()
+            self._note_refusal(server, user, address, reply)
             return reply
         self._relay = relay
         envelope.mail_from = address
         return reply
 
+    def _refusal(self, user: str, address: str) -> str:
+        """Return why nothing is taken from *address*, which *user* names; "" where it is."""
+        if not _is_plain(address):
+            return BAD_ADDRESS
+        if self._rules.own_senders and address.casefold() not in {"<>", user.casefold()}:
+            owner = user.encode("ascii", "backslashreplace").decode()
+            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {owner}"
+        return ""
+
     async def handle_RCPT(  # noqa: N802 (aiosmtpd's name)
-        self, _server: SaslSMTP, _session: Any, envelope: Any, address: str, _options: list[str]
+        self, server: SaslSMTP, session: Any, envelope: Any, address: str, _options: list[str]
     ) -> str:
         """Ask the server behind about a recipient; say what that says."""
+        reply = await self._recipient(envelope, address)
+        if reply.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        else:
+            user = self._rules.user(session.auth_data)
+            self._note_refusal(server, user, envelope.mail_from, reply, recipient=address)
+        return reply
+
+    async def _recipient(self, envelope: Any, address: str) -> str:
         if len(envelope.rcpt_tos) >= self._rules.limits.recipients:
             return TOO_MANY_RECIPIENTS
         if not _is_plain(address):
             return BAD_ADDRESS
-        if self._relay is None:
-            return INTERNAL
-        reply = await self._relay.rcpt(address)
-        if reply.startswith("2"):
-            envelope.rcpt_tos.append(address)
-        return reply
+        return INTERNAL if self._relay is None else await self._relay.rcpt(address)
+
+    def _note_refusal(
+        self, server: SaslSMTP, user: str, sender: str, reply: str, *, recipient: str = ""
+    ) -> None:
+        log.info(
+            "message refused: [user=%s] [remote=%s] [from=%s] [to=%s] [reply=%s]",
+            escaped(user),
+            escaped(server.client_address),
+            escaped(sender),
+            escaped(recipient),
+            escaped(reply),
+        )
 
     async def handle_DATA(  # noqa: N802 (aiosmtpd's name)
         self, server: SaslSMTP, session: Any, envelope: Any
@@ -163,14 +188,6 @@ class Submission:
             len(envelope.original_content),
             escaped(reply),
         )
-
-    async def handle_exception(self, error: Exception) -> str:
-        """Log a fault of ours, of which the client hears no more than that."""
-        if isinstance(error, HandshakeFailed):
-            log.info("no TLS: %s", escaped(str(error.__cause__)))
-        else:
-            log.error("fault while serving a connection", exc_info=error)
-        return INTERNAL
 
 
 HOOKS = [name for name in vars(Submission) if name.startswith("handle_")]
@@ -215,6 +232,15 @@ class Connection(SaslSMTP):
     def eof_received(self) -> bool | None:
         """Leave with the client."""
         return None if self._is_refused else super().eof_received()
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Log a fault of ours, of which the client hears no more than that."""
+        if isinstance(error, HandshakeFailed):
+            why = getattr(error.__cause__, "reason", "") or str(error.__cause__)
+            log.info("no TLS: [remote=%s] [reason=%s]", escaped(self.client_address), escaped(why))
+        else:
+            log.error("fault while serving a connection", exc_info=error)
+        return INTERNAL
 
     def leave(self) -> None:
         """Tell the client that the server leaves, and hang up."""

@@ -38,20 +38,20 @@ class Offer(NamedTuple):
         names = " ".join(one.name for one in mechanisms)
         return [f"AUTH {names}", *([f"AUTH={names}"] if self.broken_clients else [])]
 
-    def warnings(self, *, has_tls: bool) -> list[str]:
+    def warnings(self, before: Surroundings, after: Surroundings | None) -> list[str]:
         """Return what to tell at start: which words were guessed at, and where nobody can log in.
 
-        *has_tls*: the server has it to offer.
+        *before* and *after* are a connection's surroundings without TLS, and within it if
+        the server has it.
         """
         policy = self.policy
         found = list(dict.fromkeys(policy.before_tls.warnings + policy.after_tls.warnings))
-        before = any(policy.allows(one.traits, secured=False) for one in self.mechanisms)
-        after = any(policy.allows(one.traits, secured=True) for one in self.mechanisms)
-        if not before and not policy.only_with_tls:
+        has_tls = after is not None
+        if not policy.only_with_tls and not self.now(before, secured=False):
             found.append(_nobody("before TLS" if has_tls else "without TLS"))
         if policy.only_with_tls and not has_tls:
             found.append("nobody can log in: AUTH is allowed within TLS only, and there is no TLS")
-        elif has_tls and not after:
+        elif after is not None and not self.now(after, secured=True):
             found.append(_nobody("within TLS"))
         return found
 

@@ -47,7 +47,8 @@ def submission(
     if within_tls:
         listen += ["--listen-tls", f"127.0.0.1:{tls_port}"]
     argv = [*command("smtpd"), *backend, *listen, *flags]
-    with Server(argv, directory / "smtpd.log", environment()) as server:
+    log = directory / f"smtpd.log.{len(list(directory.glob('smtpd.log.*')))}"
+    with Server(argv, log, environment()) as server:
         server.wait_until(lambda: ":serving\n" in server.output())
         yield Submission(port, tls_port, server)
 

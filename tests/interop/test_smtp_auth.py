@@ -114,7 +114,7 @@ def our_lines(case: Case, mechanisms: tuple[Mechanism, ...]) -> Seen:
     before = offer.lines(offer.now(HERE, secured=False))
     after = offer.lines(offer.now(HERE, secured=True))
     if not before and case.only == "no":
-        assert offer.warnings(has_tls=True)
+        assert offer.warnings(HERE, HERE)
         return Seen(None, None)
     return Seen(in_order([*before, "STARTTLS"]), after or None)
 

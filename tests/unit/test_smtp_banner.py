@@ -98,7 +98,7 @@ def test_the_lines_of_ehlo_are_in_postfixs_order() -> None:
 def test_the_start_tells_what_will_not_work(
     *, policy: Policy, has_tls: bool, beginnings: list[str]
 ) -> None:
-    warnings = Offer(ALL, policy).warnings(has_tls=has_tls)
+    warnings = Offer(ALL, policy).warnings(HERE, HERE if has_tls else None)
 
     assert len(warnings) == len(beginnings)
     assert all(map(str.startswith, warnings, beginnings))

@@ -80,7 +80,7 @@ def test_a_wrong_command_line_is_64(
         ),
         pytest.param(
             [*BACKEND, "--listen", "127.0.0.1", "--mech-list", "anonymous"],
-            "--mech-list: ANONYMOUS: whoever hands in mail must have a name",
+            "--mech-list: ANONYMOUS: whoever hands in mail must have a password",
             id="anonymous",
         ),
         pytest.param(
