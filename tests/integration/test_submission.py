@@ -265,6 +265,56 @@ def test_the_log_says_who_handed_in_what(running: Submission, joe: Client) -> No
     assert "Traceback" not in running.log()
 
 
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        pytest.param(
+            ["MAIL FROM:<busy@example.org>"],
+            "message refused: [user=joe@example.org] [remote=127.0.0.1] [from=busy@example.org]"
+            " [to=] [reply=451 4.3.2 try later]",
+            id="sender",
+        ),
+        pytest.param(
+            ["MAIL FROM:<joe@example.org>", "RCPT TO:<nobody@foreign.example>"],
+            "message refused: [user=joe@example.org] [remote=127.0.0.1] [from=joe@example.org]"
+            " [to=nobody@foreign.example] [reply=550 5.1.1 no such user here]",
+            id="recipient",
+        ),
+    ],
+)
+def test_the_log_says_what_was_refused(
+    running: Submission, joe: Client, lines: list[str], line: str
+) -> None:
+    for said in lines:
+        joe.say(said)
+
+    assert line in running.log()
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        pytest.param(["AUTH FOO"], "Invalid authentication mechanism", id="mechanism"),
+        pytest.param(["AUTH PLAIN ="], "PLAIN: not authzid, authcid and password", id="no-message"),
+        pytest.param(
+            ["AUTH PLAIN a=b"], "Invalid base64 data in initial response", id="initial-response"
+        ),
+        pytest.param(
+            ["AUTH LOGIN", "a=b"], "Invalid base64 data in continued response", id="response"
+        ),
+    ],
+)
+def test_the_log_says_who_failed_before_there_was_a_question(
+    running: Submission, client: Client, lines: list[str], reason: str
+) -> None:
+    before = running.log().count(f"[reason={reason}]")
+
+    for said in lines:
+        client.say(said)
+
+    assert running.log().count(f"[reason={reason}]") == before + 1
+
+
 class Undecided(Behind):
     """Has the message, and does not say so."""
 
@@ -462,6 +512,17 @@ def test_options_that_leave_no_mechanism_are_warned_of() -> None:
 
         assert not [line for line in said if "AUTH" in line]
         assert client.say(JOE) == ["503 5.5.1 Error: authentication not enabled"]
+        assert "nobody can log in without TLS" in server.log()
+
+
+def test_a_backend_for_whose_mechanisms_nothing_is_left_is_warned_of() -> None:
+    flags = ["-a", "rimap", "-O", "localhost", "--security-options", "noplaintext"]
+    with (
+        short_directory("sm-") as own,
+        submission(own, *flags) as server,
+        Client(server.port) as client,
+    ):
+        assert "AUTH" not in "".join(client.say("EHLO client.test.example"))
         assert "nobody can log in without TLS" in server.log()
 
 

@@ -312,3 +312,13 @@ async def test_what_the_server_says_is_what_the_client_hears(answer: list[str], 
         subject.close()
 
     assert said == reply
+
+
+async def test_a_server_behind_that_wants_a_login_does_not_have_the_client_asked_for_one() -> None:
+    refusal = ["530 5.7.0 Authentication required"]
+    async with scripted(GREETING, EHLO, refusal) as (_, upstream):
+        subject = await opened(upstream)
+
+        assert (await subject.mail("ann@example.org", [])).startswith("451 4.3.5 ")
+
+        subject.close()

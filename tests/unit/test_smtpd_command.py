@@ -1,14 +1,20 @@
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from pysaslauthd.cli import smtpd
 from pysaslauthd.cli.smtpd import main
-from tests.helpers.certificates import Authority
+from tests.helpers.certificates import Authority, Certificate
 from tests.helpers.processes import free_port
 
 BACKEND = ["-a", "sasldb"]
@@ -92,6 +98,21 @@ def test_a_wrong_command_line_is_64(
             id="cert",
         ),
         pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--mech-list", "EXTERNAL"],
+            "--mech-list: EXTERNAL: whoever hands in mail must have a password",
+            id="external",
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--tls-security-options", "no"],
+            "--tls-security-options: unknown security option 'no'",
+            id="tls-security-options",
+        ),
+        pytest.param(
+            [*BACKEND, "--listen", "127.0.0.1", "--tls-key", "/nonexistent"],
+            "--tls-key needs --tls-cert",
+            id="key-alone",
+        ),
+        pytest.param(
             [*BACKEND, "--listen", "192.0.2.1:2525"], "cannot listen on 192.0.2.1", id="address"
         ),
     ],
@@ -149,3 +170,35 @@ def test_a_key_that_does_not_fit_is_told_from_the_certificate(
     complained = capfd.readouterr().err
     assert complaint in complained
     assert f"--tls-key {tmp_path}" in complained
+
+
+def test_a_key_that_needs_a_passphrase_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = Authority(tmp_path).issue()
+    key = load_pem_private_key(made.key.read_bytes(), None)
+    locked = BestAvailableEncryption(b"hunter2")
+    made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+    tls = ["--tls-cert", str(made.certificate), "--tls-key", str(made.key)]
+
+    assert main([*BACKEND, "--listen", "192.0.2.1", *tls]) == 78
+    assert f"--tls-key {made.key}: it is encrypted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("issue", [Authority.issue_expired, Authority.issue_too_early])
+def test_a_certificate_whose_time_is_not_now_is_warned_of(
+    tmp_path: Path, issue: Callable[[Authority], Certificate], capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = issue(Authority(tmp_path))
+    tls = ["--tls-cert", str(made.certificate), "--tls-key", str(made.key)]
+
+    assert main([*BACKEND, "--listen", "192.0.2.1", *tls]) == 78
+    assert f"--tls-cert {made.certificate}: it is valid from " in capfd.readouterr().err
+
+
+def test_what_is_set_in_vain_is_warned_of(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*BACKEND, "--listen", "192.0.2.1", "--own-senders"]) == 78
+
+    said = capfd.readouterr().err
+    assert "no --relay: whoever logs in is told 451 for every message" in said
+    assert "--own-senders without --local-domain" in said
