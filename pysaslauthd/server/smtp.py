@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, AnyStr
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
@@ -142,6 +142,11 @@ class SaslSMTP(SMTP):
     def be_patient(self, seconds: float) -> None:
         """Give the client so many seconds until its next command."""
         self._reset_timeout(seconds)
+
+    async def push(self, status: AnyStr) -> None:
+        """Send a reply, and let others have their turn: what has come is read without waiting."""
+        await super().push(status)
+        await asyncio.sleep(0)
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802 (aiosmtpd's name)
         """Tell what there is; aiosmtpd asks the hook below for the lines."""

@@ -287,6 +287,33 @@ def test_a_silent_client_is_let_go() -> None:
         assert client.hear() == []
 
 
+class Turns:
+    """A handler that counts how often others had their turn."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self._others = 0
+
+    async def handle_NOOP(  # noqa: N802 (aiosmtpd's name)
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _arg: str | None
+    ) -> str:
+        self.seen.append(self._others)
+        asyncio.get_running_loop().call_soon(self._turn)
+        return "250 OK"
+
+    def _turn(self) -> None:
+        self._others += 1
+
+
+def test_others_have_their_turn_after_each_command() -> None:
+    turns = Turns()
+    with smtp_server(auth(), turns) as port, Client(port) as client:
+        client.say_nothing_more(b"NOOP\r\n" * 20)
+
+        assert [client.hear() for _ in range(20)] == [["250 OK"]] * 20
+    assert turns.seen == list(range(20))
+
+
 def test_a_client_that_reads_nothing_is_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp, "LINGER", 0.3)
     with smtp_server(auth(), timeout=2.0) as port, Client(port) as client:
