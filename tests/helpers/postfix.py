@@ -97,12 +97,14 @@ def running_postfix(
     *,
     chroot: bool = False,
     services: str = "",
+    group: str = "sasl",
 ) -> Iterator[Postfix]:
     """Run Postfix in *directory* (see `postfix_directory`) while the block runs.
 
     *sasl* holds the lines of `sasl/smtpd.conf`, which libsasl reads; *main*
     those of main.cf, over the ones here; *services* are more lines of master.cf.
-    They hold until the block ends: smtpd reads none of them again.
+    They hold until the block ends: smtpd reads none of them again. Postfix's user
+    is put into *group*, if one is named.
     """
     if group:
         join_group("postfix", group)
@@ -115,7 +117,7 @@ def running_postfix(
         "maillog_file": directory / "maillog",
         "maillog_file_prefixes": directory,
     }
-    services = MASTER.format(port=postfix.port, chroot="y" if chroot else "n") + services
+    services = MASTER.format(port=port, chroot="y" if chroot else "n") + services
     _write(configuration / "main.cf", _lines({**MAIN, **own, **(main or {})}, " = "))
     _write(configuration / "master.cf", services)
     _write(configuration / "sasl" / "smtpd.conf", _lines(sasl, ": "))

@@ -265,6 +265,56 @@ def test_the_log_says_who_handed_in_what(running: Submission, joe: Client) -> No
     assert "Traceback" not in running.log()
 
 
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        pytest.param(
+            ["MAIL FROM:<busy@example.org>"],
+            "message refused: [user=joe@example.org] [remote=127.0.0.1] [from=busy@example.org]"
+            " [to=] [reply=451 4.3.2 try later]",
+            id="sender",
+        ),
+        pytest.param(
+            ["MAIL FROM:<joe@example.org>", "RCPT TO:<nobody@foreign.example>"],
+            "message refused: [user=joe@example.org] [remote=127.0.0.1] [from=joe@example.org]"
+            " [to=nobody@foreign.example] [reply=550 5.1.1 no such user here]",
+            id="recipient",
+        ),
+    ],
+)
+def test_the_log_says_what_was_refused(
+    running: Submission, joe: Client, lines: list[str], line: str
+) -> None:
+    for said in lines:
+        joe.say(said)
+
+    assert line in running.log()
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        pytest.param(["AUTH FOO"], "Invalid authentication mechanism", id="mechanism"),
+        pytest.param(["AUTH PLAIN ="], "PLAIN: not authzid, authcid and password", id="no-message"),
+        pytest.param(
+            ["AUTH PLAIN a=b"], "Invalid base64 data in initial response", id="initial-response"
+        ),
+        pytest.param(
+            ["AUTH LOGIN", "a=b"], "Invalid base64 data in continued response", id="response"
+        ),
+    ],
+)
+def test_the_log_says_who_failed_before_there_was_a_question(
+    running: Submission, client: Client, lines: list[str], reason: str
+) -> None:
+    before = running.log().count(f"[reason={reason}]")
+
+    for said in lines:
+        client.say(said)
+
+    assert running.log().count(f"[reason={reason}]") == before + 1
+
+
 def test_a_realm_that_is_empty_is_none(running: Submission, client: Client) -> None:
     before = len(running.log())
     client.say("AUTH PLAIN " + base64.b64encode(b"\0joe@\0joepw").decode())
