@@ -1,11 +1,11 @@
-"""Exchanges a second of each mechanism: our server halves, driven by the engine, in one thread.
+"""Exchanges a second of each mechanism: our server halves, driven by the engine.
 
 What the client says is rehearsed once with our client halves, and repeated word
 for word: so nothing that a client computes is counted. For that the client's
 nonces and the server's are the same each time; the server's are made all the
 same, and thrown away. Only an exchange that ends in success counts.
 
-The seconds are those of this thread's processor time: nothing waits here, and
+The seconds are those of this process's processor time: nothing waits here, and
 what others take of the core is not counted (that they may slow it down, is).
 
 Where the keys of a password are derived once and kept (SCRAM), a first login is
@@ -163,12 +163,12 @@ def measured(exchanges: Exchanges, case: Case, seconds: float) -> Seen:
 
 async def _measured(exchanges: Exchanges, case: Case, seconds: float) -> Seen:
     right = done = 0
-    began = now = time.thread_time()
+    began = now = time.process_time()
     while now - began < seconds:
         for _ in range(AT_ONCE):
             right += await _is_let_in(exchanges, case)
         done += AT_ONCE
-        now = time.thread_time()
+        now = time.process_time()
     return Seen(right, done - right, now - began)
 
 
