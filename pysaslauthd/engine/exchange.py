@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple, TypeAlias
 
 from pysaslauthd.backends.base import Found, SecretStore
 from pysaslauthd.engine.audit import Audit
@@ -41,6 +41,12 @@ from pysaslauthd.sasl.server.mechanism import (
 
 log = logging.getLogger(__name__)
 
+Said: TypeAlias = Challenge | Finished
+# For isinstance, on the hot path.
+SAID = (Challenge, Finished)
+FOUND = (Secret, Rejected, Unavailable)
+ANSWERS = (bytes, Stored, *VERDICTS)
+
 NO_PASSWORD = Secret(b"")  # of a request in which none was said
 
 
@@ -68,9 +74,16 @@ class Exchanges:
         *,
         may_act_as: Callable[[str, str], bool] = lambda _authcid, _authzid: False,
     ) -> None:
-        self._rules = _Rules(parts, may_act_as, asyncio.Lock())
+        self.may_act_as = may_act_as
+        self._known = tuple(known)
+        self._hashing = asyncio.Lock()  # held while a proof is hashed for
+        self.follow(parts)
+
+    def follow(self, parts: Parts) -> None:
+        """Ask *parts* from now on; what has been asked already is answered by whom it was asked."""
+        self.parts = parts
         hopeless = set() if parts.store else {Need.STORED_PASSWORD, Need.CHANNEL_BINDING}
-        self.mechanisms = tuple(one for one in known if one.need not in hopeless)
+        self.mechanisms = tuple(one for one in self._known if one.need not in hopeless)
 
     def start(
         self,
@@ -81,77 +94,130 @@ class Exchanges:
     ) -> "Exchange":
         """Return an exchange in which nothing has happened yet; *origin* is for the log."""
         script = ServerExchange(mechanism, surroundings, initial)
-        origin = origin._replace(mechanism=mechanism.name)
-        return Exchange(self._rules, script, surroundings.key, origin)
-
-
-class _Rules(NamedTuple):
-    """What is the same for all exchanges. *hashing* is held while a proof is hashed for."""
-
-    parts: Parts
-    may_act_as: Callable[[str, str], bool]
-    hashing: asyncio.Lock
+        origin = Origin(origin.service, origin.remote, mechanism.name)
+        return Exchange(self, self._hashing, script, surroundings.key, origin)
 
 
 class Exchange:
     """One exchange with one client; see `Exchanges.start`."""
 
-    def __init__(self, rules: _Rules, script: ServerExchange, key: Secret, origin: Origin) -> None:
-        self._rules = rules
-        self._parts = rules.parts
+    def __init__(
+        self,
+        source: Exchanges,
+        hashing: asyncio.Lock,
+        script: ServerExchange,
+        key: Secret,
+        origin: Origin,
+    ) -> None:
+        self._source = source
+        self._hashing = hashing
         self._script = script
         self._key = key
         self._origin = origin
         self._logged: AuthResult | None = None  # the verdict of which the log has a line
 
-    async def proceed(self, response: bytes | None) -> Challenge | Finished:
+    async def proceed(self, response: bytes | None) -> Said:
         """Return what to say next, or the end; None first, then the client's responses.
 
         Never raises: messages that are none end it with a refusal, faults with Unavailable.
         """
-        try:
-            return await self._proceed(response)
-        except MalformedMessage as error:
-            name = self._script.mechanism.name
-            return self._end(Finished(Rejected(Reason.MALFORMED, name, detail=str(error)), ""))
-        except Exception:
-            log.exception("fault in mechanism %s", self._script.mechanism.name)
-            result = Unavailable("internal error", self._script.mechanism.name)
-            return self._end(Finished(result, ""))
+        said = self.advance(response)
+        return said if isinstance(said, SAID) else await said
 
-    async def _proceed(self, answer: Answer | None) -> Challenge | Finished:
-        while True:
-            step = await self._step(answer)
-            match step:
-                case Challenge():
-                    return step
-                case CheckPassword():
-                    answer = await self._check(step)
-                case FetchPassword():
-                    answer = await self._fetch(step.authcid)
-                case Finished():
-                    return self._end(step)
+    def advance(self, response: bytes | None) -> Said | Awaitable[Said]:
+        """Do what `proceed` does; at once where nothing has to be waited for, else return what has.
 
-    async def _step(self, answer: Answer | None) -> Step | Finished:
-        """Go on; in a thread where that takes long, of which there is one at a time.
+        Waiting does not raise either.
+        """
+        return self._advance(response)
+
+    def _advance(self, answer: Answer | None) -> Said | Awaitable[Said]:
+        if isinstance(answer, Stored) and self._script.mechanism.hashes:
+            return self._advance_in_thread(answer)
+        return self._follow(self._proceed(answer))
+
+    async def _advance_in_thread(self, answer: Stored) -> Said:
+        """Go on where that takes long; there is one at a time.
 
         So who guesses keeps one core busy, and no door from its other clients.
         """
-        if not (isinstance(answer, Stored) and self._script.mechanism.hashes):
-            return self._script.proceed(answer)
-        async with self._rules.hashing:
-            return await asyncio.to_thread(self._script.proceed, answer)
+        async with self._hashing:
+            step = await asyncio.to_thread(self._proceed, answer)
+        said = self._follow(step)
+        return said if isinstance(said, SAID) else await said
 
-    async def _check(self, step: CheckPassword) -> AuthResult:
-        result = self._parts.authenticator.check(self._request(step.authcid, step.password))
-        self._logged = result if isinstance(result, VERDICTS) else await result
+    def _proceed(self, answer: Answer | None) -> Step | Finished:
+        name = self._script.mechanism.name
+        try:
+            return self._script.proceed(answer)
+        except MalformedMessage as error:
+            return Finished(Rejected(Reason.MALFORMED, name, detail=str(error)), "")
+        except Exception:
+            log.exception("fault in mechanism %s", name)
+            return Finished(Unavailable("internal error", name), "")
+
+    def _follow(self, step: Step | Finished) -> Said | Awaitable[Said]:
+        """Return what comes of *step*."""
+        answer: Answer | Awaitable[Answer]
+        match step:
+            case Challenge():
+                return step
+            case Finished():
+                return self._end(step)
+            case CheckPassword():
+                answer = self._check(step)
+            case FetchPassword():
+                answer = self._fetch(step.authcid)
+        if isinstance(answer, ANSWERS):
+            return self._advance(answer)
+        return self._advance_later(answer)
+
+    async def _advance_later(self, pending: Awaitable[Answer]) -> Said:
+        said = self._advance(await pending)
+        return said if isinstance(said, SAID) else await said
+
+    def _check(self, step: CheckPassword) -> AuthResult | Awaitable[AuthResult]:
+        request = self._request(step.authcid, step.password)
+        result = self._source.parts.authenticator.check(request)
+        if isinstance(result, VERDICTS):
+            self._logged = result
+            return result
+        return self._check_later(result)
+
+    async def _check_later(self, pending: Awaitable[AuthResult]) -> AuthResult:
+        self._logged = await pending
         return self._logged
 
-    async def _fetch(self, authcid: str) -> Stored | Unavailable:
-        store = self._parts.store
-        assert store is not None  # noqa: S101 (such a mechanism is not offered without)
-        request = self._parts.names.for_backend(self._request(authcid, NO_PASSWORD), store.naming)
-        found = await self._look_up(store, Lookup(request.user, request.realm, request.received))
+    def _fetch(self, authcid: str) -> Stored | Unavailable | Awaitable[Stored | Unavailable]:
+        parts = self._source.parts
+        if parts.store is None:  # not offered without one; but a reload may have taken it away
+            return Unavailable("the backend has no passwords any more", self._script.mechanism.name)
+        request = parts.names.for_backend(self._request(authcid, NO_PASSWORD), parts.store.naming)
+        lookup = Lookup(request.user, request.realm, request.received)
+        try:
+            found = parts.store.fetch(lookup)
+        except Exception:
+            log.exception(FAULT, parts.store.name)
+            return Unavailable("internal error", parts.store.name)
+        if isinstance(found, FOUND):
+            return self._stored(authcid, found, parts.store)
+        return self._fetch_later(authcid, found, parts.store)
+
+    async def _fetch_later(
+        self, authcid: str, pending: Awaitable[Found], store: SecretStore
+    ) -> Stored | Unavailable:
+        deadline = self._source.parts.deadlines.of(self._origin.service)
+        try:
+            async with asyncio.timeout(deadline):
+                found = await pending
+        except TimeoutError:
+            return Unavailable(f"no answer within {deadline:g} s", store.name)
+        except Exception:
+            log.exception(FAULT, store.name)
+            return Unavailable("internal error", store.name)
+        return self._stored(authcid, found, store)
+
+    def _stored(self, authcid: str, found: Found, store: SecretStore) -> Stored | Unavailable:
         match found:
             case Secret():
                 return Stored(authcid, found, store.name)
@@ -161,39 +227,30 @@ class Exchange:
             case Unavailable():
                 return found
 
-    async def _look_up(self, store: SecretStore, lookup: Lookup) -> Found:
-        deadline = self._parts.deadlines.of(self._origin.service)
-        try:
-            found = store.fetch(lookup)
-            if isinstance(found, Secret | Rejected | Unavailable):
-                return found
-            async with asyncio.timeout(deadline):
-                return await found
-        except TimeoutError:
-            return Unavailable(f"no answer within {deadline:g} s", store.name)
-        except Exception:
-            log.exception(FAULT, store.name)
-            return Unavailable("internal error", store.name)
-
     def _end(self, finished: Finished) -> Finished:
         """Return *finished* as it is after all, and see to it that the log has a line."""
         result = finished.result
-        if isinstance(result, Accepted) and not self._is_authorised(finished):
-            result = Rejected(
-                Reason.NO_AUTHORISATION,
-                result.backend,
-                detail=f"may not act as {finished.authzid}",
-            )
+        if isinstance(result, Accepted) and finished.authzid:
+            result = self._authorised(finished, result)
         if result is not self._logged:
-            self._parts.audit.record(self._request(finished.authcid, NO_PASSWORD), result)
-        return finished._replace(result=result)
+            request = self._request(finished.authcid, NO_PASSWORD)
+            self._source.parts.audit.record(request, result)
+        return finished if result is finished.result else finished._replace(result=result)
 
-    def _is_authorised(self, finished: Finished) -> bool:
+    def _authorised(self, finished: Finished, accepted: Accepted) -> AuthResult:
+        """Return what is left of *accepted* for one who wants to act under a name."""
         authcid, authzid = finished.authcid, finished.authzid
-        if not authzid or self._parts.names.are_same(authcid, authzid):
-            return True
-        return self._rules.may_act_as(authcid, authzid)
+        if self._source.parts.names.are_same(authcid, authzid):
+            return accepted
+        try:
+            may = self._source.may_act_as(authcid, authzid)
+        except Exception:
+            log.exception("fault in the rule of who may act as whom")
+            return Unavailable("internal error", accepted.backend)
+        detail = f"may not act as {authzid}"
+        refusal = Rejected(Reason.NO_AUTHORISATION, accepted.backend, detail=detail)
+        return accepted if may else refusal
 
     def _request(self, authcid: str, password: Secret) -> AuthRequest:
-        user, realm = self._parts.names.split(authcid)
+        user, realm = self._source.parts.names.split(authcid)
         return AuthRequest(user, password, realm, self._origin, time.monotonic())

@@ -243,6 +243,57 @@ class TestAuthorisation:
 
         assert isinstance(await end_of(plain(b"ann\0joe\0pw", allowed)), Accepted)
 
+    async def test_a_fault_in_the_rule_is_an_outage(self, caplog: pytest.LogCaptureFixture) -> None:
+        def rule(_authcid: str, _authzid: str) -> bool:
+            raise KeyError("oops")
+
+        result = await end_of(plain(b"ann\0joe\0pw", exchanges(may_act_as=rule)))
+
+        assert result == Unavailable("internal error", "static")
+        assert "KeyError" in caplog.text
+
+
+class TestWithoutWaiting:
+    def test_what_the_backend_knows_is_there_at_once(self) -> None:
+        said = plain(b"\0joe\0pw").advance(None)
+
+        assert isinstance(said, Finished)
+        assert said.result == Accepted("joe", "static")
+
+    def test_a_stored_password_is_there_at_once(self) -> None:
+        exchange = exchanges().start(ECHO, HERE, b"joe", ORIGIN)
+
+        assert exchange.advance(None) == Challenge(b"and?")
+
+    async def test_what_has_to_be_waited_for_is_returned(self) -> None:
+        pending = exchanges(Slow(soon)).start(ECHO, HERE, b"joe", ORIGIN).advance(None)
+
+        assert isinstance(pending, Awaitable)
+        assert await pending == Challenge(b"and?")
+
+
+class TestAReload:
+    async def test_who_asks_after_it_asks_the_backend_of_then(self) -> None:
+        source = exchanges(Static({}))
+        exchange = source.start(ECHO, HERE, None, ORIGIN)
+        await exchange.proceed(None)
+
+        source.follow(exchanges(USERS).parts)
+        await exchange.proceed(b"joe")
+        said = await exchange.proceed(b"pw")
+
+        assert isinstance(said, Finished)
+        assert said.result == Accepted("joe", "static")
+
+    async def test_passwords_that_are_no_longer_there_are_an_outage(self) -> None:
+        source = exchanges(USERS)
+        exchange = source.start(ECHO, HERE, b"joe", ORIGIN)
+
+        source.follow(exchanges(None).parts)
+
+        assert isinstance(await end_of(exchange), Unavailable)
+        assert source.mechanisms == (PLAIN,)
+
 
 class TestTheLog:
     @pytest.mark.parametrize(
