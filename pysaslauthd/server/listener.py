@@ -2,17 +2,37 @@
 
 import contextlib
 import grp
+import ipaddress
 import os
 import socket
 import stat
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pysaslauthd.errors import StartupError
 
+INET = "inet:"
 LONGEST_PATH = 107  # bytes; sun_path has 108, one for the NUL
 LEAVING_SECONDS, LEAVING_POLL = 2.0, 0.05
+IPV6 = 6
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 BACKLOG = 4096  # as many as net.core.somaxconn allows
+
+
+@dataclass
+class Listeners:
+    """Listening sockets, by the protocol that is spoken there."""
+
+    mux: list[socket.socket] = field(default_factory=list)
+    dovecot: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[socket.socket]:
+        """Those of every protocol."""
+        return [*self.mux, *self.dovecot]
 
 
 def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
@@ -38,6 +58,31 @@ def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
             listener.listen(BACKLOG)
         except OSError as error:
             raise StartupError(f"could not bind to socket: {path}", str(error)) from None
+        undo.pop_all()
+    return listener
+
+
+def listen_tcp(place: str) -> socket.socket:
+    """Return a non-blocking socket that listens at *place*, which is inet:ADDRESS:PORT."""
+    host, _, digits = place.removeprefix(INET).rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        port = int(digits)
+    except ValueError:
+        raise StartupError(f"not inet:ADDRESS:PORT: {place}") from None
+    is_ipv6 = address.version == IPV6
+    with contextlib.ExitStack() as undo:
+        family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.settimeout(0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_ipv6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind((str(address), port))
+            listener.listen(BACKLOG)
+        except (OSError, OverflowError) as error:
+            raise StartupError(f"could not listen at {place}: {error}") from None
         undo.pop_all()
     return listener
 

@@ -1,0 +1,273 @@
+"""The Dovecot door: connections that stay, with any number of requests in flight each.
+
+No transports: the connections are in an epoll set of their own, and what is heard in
+one turn is answered in it where the backend knows at once, in one write.
+"""
+
+import asyncio
+import ipaddress
+import itertools
+import logging
+import os
+import secrets
+import select
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from socket import SocketType
+from typing import NamedTuple
+
+from pysaslauthd.errors import MalformedMessage
+from pysaslauthd.sasl.server.mechanism import Mechanism
+from pysaslauthd.server.conversation import Conversation, Rules
+from pysaslauthd.server.listener import Networks
+from pysaslauthd.wire.dovecot import encode_greeting
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 16_384
+EVENTS_AT_ONCE = 64
+ROUNDS_AT_ONCE = 8  # then everything else has its turn
+CONNECTIONS_AT_ONCE = 16
+SWEEP_EVERY = 15.0  # seconds between looks for requests whose client has abandoned them
+PAUSE = 0.1  # seconds without accepting after an error that would only come again
+SECONDS_BETWEEN_COMPLAINTS = 60.0
+STREAM, DONT_WAIT = int(socket.SOCK_STREAM), int(socket.MSG_DONTWAIT)
+GONE = select.EPOLLHUP | select.EPOLLERR
+# In Dovecot's order.
+FLAGS = ("anonymous", "plaintext", "dictionary", "active", "forward_secrecy", "mutual_auth")
+
+
+class Limits(NamedTuple):
+    """*most* connections in all; over TCP, from addresses in *allowed* only."""
+
+    most: int
+    allowed: Networks = ()
+
+
+class Connection:
+    """A client's socket, what it has not taken yet, and what is waited for of it."""
+
+    __slots__ = ("client", "conversation", "descriptor", "is_stale", "unsent", "wanted")
+
+    def __init__(self, client: SocketType) -> None:
+        self.client = client
+        self.descriptor = client.fileno()
+        self.unsent = b""
+        self.wanted = select.EPOLLIN
+        self.is_stale = False  # it was told of other mechanisms than there are
+        self.conversation: Conversation
+
+
+class DovecotDoor:
+    """Answers the Dovecot auth-client protocol on any number of listening sockets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rules: Rules, limits: Limits) -> None:
+        self._loop = loop
+        self._rules = rules
+        self._limits = limits
+        self._epoll = select.epoll()
+        self._by_silence: OrderedDict[int, Connection] = OrderedDict()  # the longest silent first
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
+        self._complained = float("-inf")
+        self._sweeper = loop.call_later(SWEEP_EVERY, self._sweep)
+        loop.add_reader(self._epoll, self._on_events)
+
+    def follow(self, rules: Rules, limits: Limits) -> None:
+        """Serve by *rules* from now on.
+
+        Who was told of other mechanisms is hung up on, when nothing is pending: Postfix
+        connects again, and hears of those that there are.
+        """
+        is_changed = tuple(rules.offered) != tuple(self._rules.offered)
+        self._rules, self._limits = rules, limits
+        for connection in list(self._by_silence.values()):
+            connection.conversation.rules = rules
+            connection.is_stale |= is_changed
+            self._settle(connection)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Serve the clients of *listener*, a non-blocking listening socket, until `stop`."""
+        self._listeners.append(listener)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    async def answered(self) -> None:
+        """Return when every answer that a backend is asked for now has been given."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def stop(self) -> None:
+        """Read nothing more, give the answers that are under way, hang up; but once."""
+        if self._epoll.closed:
+            return
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+        self._listeners.clear()
+        self._loop.remove_reader(self._epoll)
+        self._sweeper.cancel()
+        await self.answered()
+        for connection in list(self._by_silence.values()):
+            connection.conversation.hurry()
+            self._settle(connection)
+            self._drop(connection)
+        self._epoll.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            for _ in range(CONNECTIONS_AT_ONCE):
+                descriptor, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+                client = SocketType(int(listener.family), STREAM, 0, descriptor)
+                if listener.family == socket.AF_UNIX or self._may_ask(address[0]):
+                    self._greet(client)
+                else:
+                    client.close()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._on_accept_error(listener, error)
+
+    def _may_ask(self, address: str) -> bool:
+        found = ipaddress.ip_address(address)
+        if any(found in network for network in self._limits.allowed):
+            return True
+        self._complain("%s may not ask: it is not in dovecot_allow", address)
+        return False
+
+    def _greet(self, client: SocketType) -> None:
+        if len(self._by_silence) >= self._limits.most:
+            self._make_place()
+        connection = Connection(client)
+        connection.conversation = Conversation(
+            self._loop, self._rules, self._tasks, lambda: self._settle(connection)
+        )
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._epoll.register(connection.descriptor, connection.wanted)
+        self._by_silence[connection.descriptor] = connection
+        mechanisms = _with_flags(self._rules.offered.values())
+        number, cookie = next(self._numbers), secrets.token_hex(16)
+        connection.conversation.replies.append(
+            encode_greeting(mechanisms, os.getpid(), number, cookie)
+        )
+        self._settle(connection)
+
+    def _make_place(self) -> None:
+        """Hang up on the client that has been silent longest: Postfix connects again."""
+        self._complain(
+            "too many open connections (at most %d): closing those that are silent longest;"
+            " raise the limit on open files or find the client that keeps them open",
+            self._limits.most,
+        )
+        self._drop(next(iter(self._by_silence.values())))
+
+    def _on_events(self) -> None:
+        """Serve who says something, and who does so meanwhile: a turn of the loop costs more."""
+        for _ in range(ROUNDS_AT_ONCE):
+            events = self._epoll.poll(0, EVENTS_AT_ONCE)
+            if not events:
+                return
+            for descriptor, event in events:
+                # One of these may have been dropped for another.
+                connection = self._by_silence.get(descriptor)
+                if connection is not None:
+                    self._serve(connection, event)
+
+    def _serve(self, connection: Connection, event: int) -> None:
+        if event & select.EPOLLIN and connection.wanted == select.EPOLLIN:
+            self._read(connection)
+        elif event & GONE:
+            self._drop(connection)
+        else:
+            self._settle(connection)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            data = connection.client.recv(READ_BYTES, DONT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        self._by_silence.move_to_end(connection.descriptor)
+        try:
+            connection.conversation.hear(data)
+        except MalformedMessage as error:
+            log.error("a client of the Dovecot door is hung up on: %s", error)
+            connection.conversation.is_over = True
+        except Exception:
+            log.exception("fault while serving a connection")
+            connection.conversation.is_over = True
+        self._settle(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Send what is to be sent; then hang up, or wait for what makes sense to wait for."""
+        conversation = connection.conversation
+        if conversation.replies or connection.unsent:
+            self._send(connection)
+        is_outdated = connection.is_stale and conversation.is_idle
+        if conversation.is_over or (is_outdated and not connection.unsent):
+            self._drop(connection)
+            return
+        if connection.unsent:
+            wanted = select.EPOLLOUT  # and nothing read: who does not listen says no more
+        else:
+            wanted = 0 if conversation.is_busy else select.EPOLLIN
+        if wanted != connection.wanted:
+            connection.wanted = wanted
+            self._epoll.modify(connection.descriptor, wanted)
+
+    def _send(self, connection: Connection) -> None:
+        replies = connection.conversation.replies
+        data = b"".join((connection.unsent, *replies))
+        replies.clear()
+        try:
+            sent = connection.client.send(data, DONT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            connection.conversation.is_over = True
+            return
+        connection.unsent = data[sent:]
+
+    def _drop(self, connection: Connection) -> None:
+        """Hang up, and abandon what is under way."""
+        if self._by_silence.pop(connection.descriptor, None) is connection:
+            connection.conversation.abandon()
+            connection.client.close()  # which takes it out of the epoll set
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_EVERY, self._sweep)
+        for connection in list(self._by_silence.values()):
+            connection.conversation.expire()
+            self._settle(connection)
+
+    def _on_accept_error(self, listener: socket.socket, error: OSError) -> None:
+        """Accept nothing for a moment: the listener stays readable."""
+        if isinstance(error, ConnectionAbortedError):
+            return
+        self._complain("cannot accept connections: %s; trying again", error.strerror)
+        self._loop.remove_reader(listener)
+        self._loop.call_later(PAUSE, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _complain(self, text: str, *values: object) -> None:
+        now = time.monotonic()
+        if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = now
+            log.error(text, *values)
+
+
+def _with_flags(mechanisms: Iterable[Mechanism]) -> list[tuple[str, list[str]]]:
+    """Return names and flags for a greeting."""
+    return [
+        (one.name, [flag.replace("_", "-") for flag in FLAGS if getattr(one.traits, flag)])
+        for one in mechanisms
+    ]
