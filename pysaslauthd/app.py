@@ -3,12 +3,12 @@
 import asyncio
 import gc
 import logging
-import resource
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 
 from pysaslauthd import channel, logs
 from pysaslauthd.config.settings import Settings
+from pysaslauthd.doors import Doors
 from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.authenticator import AddressSource, Authenticator
 from pysaslauthd.engine.cache import Cache
@@ -18,17 +18,11 @@ from pysaslauthd.engine.names import Names
 from pysaslauthd.errors import StartupError
 from pysaslauthd.link import Addresses, Link, Workers
 from pysaslauthd.plugins import find_mechanism
-from pysaslauthd.server.mux import MuxDoor, Rules
-from pysaslauthd.server.waiting import Bounds
-from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_reply
+from pysaslauthd.server.listener import Listeners
 from pysaslauthd.worker import ADDRESSES, VERIFIER
 from pysaslauthd.workers.pool import Source
 
 log = logging.getLogger(__name__)
-
-SPARE_DESCRIPTORS = 256  # for everything that is neither client nor server
-STOP_GRACE = 0.25  # seconds for clients that have connected and not yet asked
-ON_OUTAGE = {"tempfail": OUTAGE_REPLY, "no": encode_reply("NO internal mechanism failure")}
 
 
 def build_authenticator(
@@ -65,30 +59,12 @@ def build_parts(
     return Parts(engine, store_of(backend), names, audit, settings.deadlines)
 
 
-def build_rules(settings: Settings, engine: Authenticator) -> Rules:
-    """Return how the mux door serves, with as many connections as descriptors allow."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = SPARE_DESCRIPTORS + find_mechanism(settings).connections(settings)
-    spare = min(wanted, descriptors // 2)
-    return Rules(
-        engine.check,
-        Limits(
-            settings.login_bytes,
-            settings.password_bytes,
-            settings.service_bytes,
-            settings.realm_bytes,
-        ),
-        Bounds(settings.idle_after, descriptors - spare),
-        ON_OUTAGE[settings.on_outage],
-    )
-
-
 class Front:
     """Serves *listeners* until the supervisor says stop, or is gone."""
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Listeners,
         to_supervisor: socket.socket,
         on_ready: Callable[[], None],
     ) -> None:
@@ -99,7 +75,7 @@ class Front:
         self._stopped = asyncio.Event()
         self._following = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
-        self._door: MuxDoor | None = None
+        self._doors: Doors | None = None
         self._engine: Authenticator | None = None
         self._engines: set[Authenticator] = set()  # with those that still finish something
 
@@ -118,8 +94,8 @@ class Front:
             await stopped
         for engine in self._engines:
             engine.end_delays()
-        if self._door is not None:
-            await self._door.stop(STOP_GRACE)
+        if self._doors is not None:
+            await self._doors.stop()
         if self._engine is not None:
             await self._engine.backend.close()
         self._addresses.close()
@@ -132,7 +108,8 @@ class Front:
 
     async def _follow_in_turn(self, settings: Settings, generation: int) -> None:
         source = Workers(self._link, VERIFIER, generation)
-        engine = build_authenticator(settings, source, self._addresses)
+        parts = build_parts(settings, source, self._addresses)
+        engine = parts.authenticator
         try:
             async with asyncio.timeout(settings.deadline):
                 await engine.backend.open()
@@ -141,23 +118,21 @@ class Front:
         if self._stopped.is_set():
             return
         logs.set_verbose(verbose=settings.verbose)
-        rules = build_rules(settings, engine)
+        doors = self._doors or Doors(self._listeners)
+        doors.follow(settings, parts)
         before, self._engine = self._engine, engine
         self._engines.add(engine)
-        if self._door is None:
-            self._door = MuxDoor(asyncio.get_running_loop(), rules)
+        if self._doors is None:
+            self._doors = doors
             self._on_ready()
             self._link.say(channel.READY)  # before the first client can know that it is so
-            for listener in self._listeners:
-                self._door.listen(listener)
-        else:
-            self._door.follow(rules)
+            doors.open()
         if before is not None:
             before.backend.retire()
-            self._in_background(self._retire(self._door, before))
+            self._in_background(self._retire(doors, before))
 
-    async def _retire(self, door: MuxDoor, engine: Authenticator) -> None:
-        await door.answered()
+    async def _retire(self, doors: Doors, engine: Authenticator) -> None:
+        await doors.answered()
         await engine.backend.close()
         self._engines.discard(engine)
 
@@ -197,7 +172,7 @@ class Front:
 
 
 def serve(
-    listeners: Sequence[socket.socket],
+    listeners: Listeners,
     to_supervisor: socket.socket,
     on_ready: Callable[[], None],
     settings: Settings,

@@ -14,13 +14,13 @@ from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
-from pysaslauthd import channel, logs, privileges, rundir, systemd, worker
+from pysaslauthd import channel, logs, offer, privileges, rundir, systemd, worker
 from pysaslauthd.config.load import load_settings
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.errors import StartupError
 from pysaslauthd.plugins import find_mechanism, most_workers
 from pysaslauthd.privileges import MAKE_USER, USER, Identity, find_identity
-from pysaslauthd.server.listener import listen
+from pysaslauthd.server.listener import INET, listen, listen_tcp
 from pysaslauthd.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Daemon:
         mechanism = find_mechanism(settings)
         settings = mechanism.configure(settings)
         mechanism.check(settings)
+        offer.check(settings)
         channel.encode_reload(settings, 0)  # what cannot be handed to a front is refused here
         return settings
 
@@ -181,7 +182,7 @@ class Daemon:
             privileges.set_name("saslauthd-front")
             logs.reconnect()
             privileges.close_all_but(
-                [end.fileno(), *(listener.fileno() for listener in self._listeners)]
+                [end.fileno(), *(listener.fileno() for listener in self._listeners.all)]
             )
             os.setsid()  # who takes the front over must not reach the terminal of root
             if self._identity is not None:
@@ -194,7 +195,7 @@ class Daemon:
         def run_worker(settings: Settings, kind: str, end: socket.socket) -> None:
             if not self._settings.foreground:
                 self._let_go_of_terminal()
-            doors = {listener.getsockname() for listener in self._listeners}
+            doors = {listener.getsockname() for listener in self._listeners.mux}
             worker.work(settings, kind, end, supervisor, doors)
 
         try:
@@ -212,13 +213,21 @@ class Daemon:
             self._remove_sockets()
 
     def _bind(self) -> None:
-        """Listen on the run directory's socket, unless systemd passed one, and on `--mux`'s."""
-        settings = self._settings
-        own = [] if self._listeners else [str(Path(settings.run_directory, SOCKET))]
+        """Listen on the run directory's socket, unless systemd passed one, and where told to."""
+        settings, listeners = self._settings, self._listeners
+        own = [] if listeners.mux else [str(Path(settings.run_directory, SOCKET))]
         for path in (*own, *settings.mux):
-            self._listeners.append(listen(path, settings.socket_mode, settings.socket_group))
-            self._bound.append((Path(path), Path(path).lstat().st_ino))
-            log.info("listening on socket: %s", path)
+            listeners.mux.append(self._listen(path))
+        for place in settings.dovecot:
+            is_path = not place.startswith(INET)
+            listeners.dovecot.append(self._listen(place) if is_path else listen_tcp(place))
+            log.info("serving Dovecot's auth protocol at: %s", place)
+
+    def _listen(self, path: str) -> socket.socket:
+        listener = listen(path, self._settings.socket_mode, self._settings.socket_group)
+        self._bound.append((Path(path), Path(path).lstat().st_ino))
+        log.info("listening on socket: %s", path)
+        return listener
 
     def _remove_sockets(self) -> None:
         """Remove the sockets that were bound here and are still ours."""

@@ -9,14 +9,15 @@ import socket
 import time
 
 from pysaslauthd.errors import StartupError
+from pysaslauthd.server.listener import Listeners
 
 FIRST_DESCRIPTOR = 3
-DOOR = "mux"
-LATER_DOORS = ("dovecot", "submission", "control", "metrics")
+DOORS = ("mux", "dovecot")
+LATER_DOORS = ("submission", "control", "metrics")
 
 
-def inherited_listeners() -> list[socket.socket]:
-    """Return the listening sockets that systemd passed for the mux door.
+def inherited_listeners() -> Listeners:
+    """Return the listening sockets that systemd passed.
 
     FileDescriptorName= tells each one's door; a name may repeat. The environment
     variables are removed, so that no child takes the sockets for its own.
@@ -26,20 +27,25 @@ def inherited_listeners() -> list[socket.socket]:
     count = os.environ.pop("LISTEN_FDS", "")
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
-        return []
+        return Listeners()
     names += [""] * (int(count) - len(names))
     for name in names[: int(count)]:
         _check_door(name)
-    return [_listener(FIRST_DESCRIPTOR + at, names[at]) for at in range(int(count))]
+    found = Listeners()
+    for at in range(int(count)):
+        sockets = found.mux if names[at] == "mux" else found.dovecot
+        sockets.append(_listener(FIRST_DESCRIPTOR + at, names[at]))
+    return found
 
 
 def _check_door(name: str) -> None:
+    served = " and ".join(DOORS)
     if name in LATER_DOORS:
-        raise StartupError(f"systemd passed a socket named {name!r}: this release serves only mux")
-    if name != DOOR:
+        raise StartupError(f"systemd passed a socket named {name!r}: this release serves {served}")
+    if name not in DOORS:
         raise StartupError(
             f"systemd passed a socket named {name!r}, which names no door",
-            f"set FileDescriptorName={DOOR} in its .socket unit",
+            f"set FileDescriptorName= in its .socket unit: {served}",
         )
 
 

@@ -46,6 +46,8 @@ option information:
   --allow-cleartext HOST Passwords may go unencrypted to this host; repeatable.
   --config FILE          Settings in TOML; the command line wins over it.
   --mux PATH             Another socket, such as one in Postfix's chroot; repeatable.
+  --dovecot WHERE        A socket for Dovecot's auth protocol, or inet:ADDRESS:PORT;
+                         repeatable. Postfix: smtpd_sasl_type = dovecot.
   --socket-mode MODE     Octal mode of the sockets (default: 777 where the directory
                          keeps others out, else 660).
   --socket-group GROUP   Group of the sockets (default: the directory's).

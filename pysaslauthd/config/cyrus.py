@@ -13,6 +13,7 @@ SHORT = "a:cdfhO:lm:n:rs:t:vV"
 LONG = {
     "allow-cleartext": True,
     "config": True,
+    "dovecot": True,
     "help": False,
     "local-domain": True,
     "mux": True,
@@ -86,12 +87,14 @@ class Flags:
                 self._path(flag, value)
 
     def _path(self, flag: str, value: str) -> None:
-        if not value.startswith("/"):
-            raise StartupError(f"{flag} requires an absolute pathname")
+        is_inet = flag == "--dovecot" and value.startswith("inet:")
+        if not value.startswith("/") and not is_inet:
+            alternative = ", or inet:ADDRESS:PORT" if flag == "--dovecot" else ""
+            raise StartupError(f"{flag} requires an absolute pathname{alternative}")
         if flag == "-m":
             self.values["run_directory"] = value
         else:
-            self._add("mux", value)
+            self._add(flag.removeprefix("--"), value)
 
     def _add(self, setting: str, value: str) -> None:
         """Take an option that may be repeated."""

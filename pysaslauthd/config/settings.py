@@ -25,6 +25,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run_directory: AbsolutePath = "/var/run/saslauthd"
     mux: tuple[AbsolutePath, ...] = ()
     """More sockets for the mux protocol, such as one inside Postfix's chroot."""
+    dovecot: tuple[Annotated[str, Meta(pattern="^(/|inet:)")], ...] = ()
+    """Where Dovecot's auth protocol is spoken: paths, or `inet:ADDRESS:PORT`."""
+    dovecot_mechanisms: tuple[str, ...] | None = None
+    """SASL mechanisms offered there. Unset: what the backend can complete, but nothing
+    that names nobody or depends on certificates."""
+    dovecot_secured_only: bool = False
+    """Refuse mechanisms that show the password where the mail server does not say `secured`."""
+    dovecot_allow: tuple[str, ...] = ()
+    """Addresses and networks from which one may ask over TCP; none: this machine only."""
+    failure_delay: Annotated[float, Meta(ge=0, le=8)] = 2.0
+    """Seconds after a request before a refusal of it leaves there; Postfix gives up after 10."""
     socket_mode: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     """Unset: 0777 where the socket's directory keeps others out, else 0660."""
     socket_group: str | None = None

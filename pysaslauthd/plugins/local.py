@@ -71,7 +71,7 @@ def _work_pam(_settings: Settings) -> Answer:
     return checking(Pam().check, "pam")
 
 
-SASLDB = Mechanism(("sasldb",), _check_sasldb, _make_sasldb, groups=("sasl",))
+SASLDB = Mechanism(("sasldb",), _check_sasldb, _make_sasldb, groups=("sasl",), has_passwords=True)
 GETPWENT = Mechanism(
     ("in_workers",),
     _check_getpwent,

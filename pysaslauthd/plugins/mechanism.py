@@ -40,6 +40,7 @@ class Mechanism(NamedTuple):
     *capabilities*: what its workers keep of root's; None for all. *groups*: what
     the front must be a member of. *needs_root*: without it, it may say no to
     what is right. *connections*: the most it has to servers elsewhere.
+    *has_passwords*: it has them as they are, so that mechanisms can compute with them.
     """
 
     modules: tuple[str, ...]
@@ -52,6 +53,7 @@ class Mechanism(NamedTuple):
     groups: tuple[str, ...] = ()
     needs_root: bool = False
     connections: Callable[[Settings], int] = none
+    has_passwords: bool = False
 
     def preload(self) -> None:
         """Import what *make* needs; for a process that may not be able to read it later."""

@@ -521,14 +521,14 @@ class TestUnderSystemd:
         assert all(path.is_socket() for path in paths)
 
     def test_a_socket_for_a_later_release_is_refused(self, place: Instance) -> None:
-        listener = place.directory / "dovecot"
+        listener = place.directory / "submission"
         with socket.socket(socket.AF_UNIX) as found:
             found.bind(str(listener))
             found.listen()
-            done = activate(place, "dovecot", [found.fileno()])
+            done = activate(place, "submission", [found.fileno()])
 
         assert done.wait(timeout=10) == 1
-        assert b"this release serves only mux" in (place.directory / "output").read_bytes()
+        assert b"this release serves mux and dovecot" in (place.directory / "output").read_bytes()
 
 
 ACTIVATE = """

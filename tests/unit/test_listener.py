@@ -9,7 +9,7 @@ import pytest
 
 from pysaslauthd.errors import StartupError
 from pysaslauthd.server import listener
-from pysaslauthd.server.listener import LONGEST_PATH, listen
+from pysaslauthd.server.listener import LONGEST_PATH, listen, listen_tcp
 from tests.helpers.processes import short_directory
 
 
@@ -151,3 +151,25 @@ def test_the_umask_is_restored(directory: Path) -> None:
             assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("place", ["inet:127.0.0.1:0", "inet:[::1]:0"])
+def test_a_place_in_the_network_is_listened_at(place: str) -> None:
+    with listen_tcp(place) as found, socket.socket(found.family) as client:
+        client.connect(found.getsockname())
+
+        assert not found.getblocking()
+
+
+@pytest.mark.parametrize(
+    "place", ["inet:", "inet:25", "inet:localhost:25", "inet:127.0.0.1:x", "inet:::1"]
+)
+def test_what_is_no_place_is_a_clear_error(place: str) -> None:
+    with pytest.raises(StartupError, match="not inet:ADDRESS:PORT"):
+        listen_tcp(place)
+
+
+@pytest.mark.parametrize("place", ["inet:192.0.2.1:0", "inet:127.0.0.1:65536"])
+def test_a_place_that_cannot_be_listened_at_is_a_clear_error(place: str) -> None:
+    with pytest.raises(StartupError, match="could not listen at"):
+        listen_tcp(place)

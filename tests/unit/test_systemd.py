@@ -7,6 +7,7 @@ import pytest
 
 from pysaslauthd import systemd
 from pysaslauthd.errors import StartupError
+from pysaslauthd.server.listener import Listeners
 
 Pass = Callable[..., None]
 
@@ -42,13 +43,13 @@ def listening(path: Path) -> socket.socket:
 def test_without_systemd_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LISTEN_FDS", raising=False)
 
-    assert systemd.inherited_listeners() == []
+    assert systemd.inherited_listeners() == Listeners()
 
 
 def test_a_name_may_repeat(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), listening(tmp_path / "b"), names="mux:mux")
 
-    found = systemd.inherited_listeners()
+    found = systemd.inherited_listeners().mux
 
     assert [s.getsockname() for s in found] == [f"{tmp_path}/a", f"{tmp_path}/b"]
     assert not any(s.get_inheritable() or s.getblocking() for s in found)
@@ -56,16 +57,27 @@ def test_a_name_may_repeat(passed: Pass, tmp_path: Path) -> None:
         each.close()
 
 
+def test_a_name_says_what_is_spoken(passed: Pass, tmp_path: Path) -> None:
+    passed(listening(tmp_path / "a"), listening(tmp_path / "b"), names="dovecot:mux")
+
+    found = systemd.inherited_listeners()
+
+    assert [s.getsockname() for s in found.dovecot] == [f"{tmp_path}/a"]
+    assert [s.getsockname() for s in found.mux] == [f"{tmp_path}/b"]
+    for each in found.all:
+        each.close()
+
+
 def test_sockets_for_another_process_are_not_ours(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), names="mux", pid=1)
 
-    assert systemd.inherited_listeners() == []
+    assert systemd.inherited_listeners() == Listeners()
 
 
 def test_the_environment_is_cleaned(passed: Pass, tmp_path: Path) -> None:
     passed(listening(tmp_path / "a"), names="mux")
 
-    for found in systemd.inherited_listeners():
+    for found in systemd.inherited_listeners().all:
         found.close()
 
     assert not [name for name in os.environ if name.startswith("LISTEN_")]
@@ -74,8 +86,8 @@ def test_the_environment_is_cleaned(passed: Pass, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("dovecot", "this release serves only mux"),
-        ("metrics", "this release serves only mux"),
+        ("submission", "this release serves mux and dovecot"),
+        ("metrics", "this release serves mux and dovecot"),
         ("pysaslauthd.socket", "set FileDescriptorName="),
     ],
 )
