@@ -42,10 +42,11 @@ from pysaslauthd.sasl.server.mechanism import (
 log = logging.getLogger(__name__)
 
 Said: TypeAlias = Challenge | Finished
+Known: TypeAlias = AuthResult | Stored  # what a backend was asked for
 # For isinstance, on the hot path.
 SAID = (Challenge, Finished)
 FOUND = (Secret, Rejected, Unavailable)
-ANSWERS = (bytes, Stored, *VERDICTS)
+KNOWN = (*VERDICTS, Stored)
 
 NO_PASSWORD = Secret(b"")  # of a request in which none was said
 
@@ -94,12 +95,15 @@ class Exchanges:
     ) -> "Exchange":
         """Return an exchange in which nothing has happened yet; *origin* is for the log."""
         script = ServerExchange(mechanism, surroundings, initial)
-        origin = Origin(origin.service, origin.remote, mechanism.name)
+        if origin.mechanism != mechanism.name:
+            origin = origin._replace(mechanism=mechanism.name)
         return Exchange(self, self._hashing, script, surroundings.key, origin)
 
 
 class Exchange:
     """One exchange with one client; see `Exchanges.start`."""
+
+    __slots__ = ("_hashing", "_key", "_logged", "_origin", "_received", "_script", "_source")
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class Exchange:
         self._script = script
         self._key = key
         self._origin = origin
+        self._received = 0.0
         self._logged: AuthResult | None = None  # the verdict of which the log has a line
 
     async def proceed(self, response: bytes | None) -> Said:
@@ -121,22 +126,18 @@ class Exchange:
 
         Never raises: messages that are none end it with a refusal, faults with Unavailable.
         """
-        said = self.advance(response)
+        said = self.advance(response, time.monotonic())
         return said if isinstance(said, SAID) else await said
 
-    def advance(self, response: bytes | None) -> Said | Awaitable[Said]:
+    def advance(self, response: bytes | None, received: float) -> Said | Awaitable[Said]:
         """Do what `proceed` does; at once where nothing has to be waited for, else return what has.
 
-        Waiting does not raise either.
+        *received* as in AuthRequest. Waiting does not raise either.
         """
-        return self._advance(response)
+        self._received = received
+        return self._follow(self._proceed(response))
 
-    def _advance(self, answer: Answer | None) -> Said | Awaitable[Said]:
-        if isinstance(answer, Stored) and self._script.mechanism.hashes:
-            return self._advance_in_thread(answer)
-        return self._follow(self._proceed(answer))
-
-    async def _advance_in_thread(self, answer: Stored) -> Said:
+    async def _advance_in_thread(self, answer: Known) -> Said:
         """Go on where that takes long; there is one at a time.
 
         So who guesses keeps one core busy, and no door from its other clients.
@@ -157,23 +158,28 @@ class Exchange:
             return Finished(Unavailable("internal error", name), "")
 
     def _follow(self, step: Step | Finished) -> Said | Awaitable[Said]:
-        """Return what comes of *step*."""
-        answer: Answer | Awaitable[Answer]
-        match step:
-            case Challenge():
-                return step
-            case Finished():
-                return self._end(step)
-            case CheckPassword():
-                answer = self._check(step)
-            case FetchPassword():
+        """Return what comes of *step*, and of those after it."""
+        while True:
+            if isinstance(step, CheckPassword):
+                answer: Known | Awaitable[Known] = self._check(step)
+            elif isinstance(step, FetchPassword):
                 answer = self._fetch(step.authcid)
-        if isinstance(answer, ANSWERS):
-            return self._advance(answer)
-        return self._advance_later(answer)
+            else:
+                return step if isinstance(step, Challenge) else self._end(step)
+            if not isinstance(answer, KNOWN):
+                return self._advance_later(answer)
+            if self._takes_long(answer):
+                return self._advance_in_thread(answer)
+            step = self._proceed(answer)
 
-    async def _advance_later(self, pending: Awaitable[Answer]) -> Said:
-        said = self._advance(await pending)
+    def _takes_long(self, answer: Known) -> bool:
+        return self._script.mechanism.hashes and isinstance(answer, Stored)
+
+    async def _advance_later(self, pending: Awaitable[Known]) -> Said:
+        answer = await pending
+        if self._takes_long(answer):
+            return await self._advance_in_thread(answer)
+        said = self._follow(self._proceed(answer))
         return said if isinstance(said, SAID) else await said
 
     def _check(self, step: CheckPassword) -> AuthResult | Awaitable[AuthResult]:
@@ -253,4 +259,4 @@ class Exchange:
 
     def _request(self, authcid: str, password: Secret) -> AuthRequest:
         user, realm = self._source.parts.names.split(authcid)
-        return AuthRequest(user, password, realm, self._origin, time.monotonic())
+        return AuthRequest(user, password, realm, self._origin, self._received)

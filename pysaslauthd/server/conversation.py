@@ -113,9 +113,11 @@ class Conversation:
         """Whether no more should be read, for the client is owed so much."""
         return len(self._working) >= MOST_WORKING or len(self._held) >= MOST_HELD
 
-    def hear(self, data: bytes) -> None:
-        """Take in what the client says; MalformedMessage where it has to be hung up on."""
-        received = self._loop.time()
+    def hear(self, data: bytes, received: float) -> None:
+        """Take in what the client says; MalformedMessage where it has to be hung up on.
+
+        *received*: the loop's time, at or after the moment when *data* was read.
+        """
         for message in self._decoder.feed(data):
             if isinstance(message, Auth):
                 self._begin(message, received)
@@ -171,7 +173,7 @@ class Conversation:
             about.origin,
         )
         request = Request(auth, exchange, is_anonymous=mechanism.traits.anonymous)
-        self._tell(request, exchange.advance(None), received)
+        self._tell(request, exchange.advance(None, received), received)
 
     def _continue(self, message: Continue, received: float) -> None:
         number = message.number
@@ -186,7 +188,8 @@ class Conversation:
         elif request.granted is not None:
             self.replies.append(request.granted)
         else:
-            self._tell(request, request.exchange.advance(message.response.reveal()), received)
+            said = request.exchange.advance(message.response.reveal(), received)
+            self._tell(request, said, received)
 
     def _cancel(self, message: Cancel) -> None:
         self._waiting.pop(message.number, None)
@@ -291,7 +294,7 @@ def _initial(mechanism: Mechanism, initial: Secret | None) -> bytes | None:
 
 
 def _surroundings(common: Surroundings, about: About) -> Surroundings:
-    service = about.origin.service or common.service
+    service = about.origin.service
     if about.certificate is None and service == common.service:
         return common
-    return common._replace(service=service, external=about.certificate)
+    return common._replace(service=service or common.service, external=about.certificate)

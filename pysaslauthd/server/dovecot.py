@@ -34,7 +34,7 @@ SWEEP_EVERY = 15.0  # seconds between looks for requests whose client has abando
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 STREAM, DONT_WAIT = int(socket.SOCK_STREAM), int(socket.MSG_DONTWAIT)
-GONE = select.EPOLLHUP | select.EPOLLERR
+EPOLLIN, EPOLLOUT, GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 # In Dovecot's order.
 FLAGS = ("anonymous", "plaintext", "dictionary", "active", "forward_secrecy", "mutual_auth")
 
@@ -55,9 +55,14 @@ class Connection:
         self.client = client
         self.descriptor = client.fileno()
         self.unsent = b""
-        self.wanted = select.EPOLLIN
+        self.wanted = EPOLLIN
         self.is_stale = False  # it was told of other mechanisms than there are
         self.conversation: Conversation
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its client waits for nothing."""
+        return self.conversation.is_idle and not self.unsent
 
 
 class DovecotDoor:
@@ -169,33 +174,40 @@ class DovecotDoor:
             events = self._epoll.poll(0, EVENTS_AT_ONCE)
             if not events:
                 return
+            heard = []
             for descriptor, event in events:
-                # One of these may have been dropped for another.
-                connection = self._by_silence.get(descriptor)
-                if connection is not None:
-                    self._serve(connection, event)
+                connection = self._by_silence[descriptor]
+                data = self._read(connection, event)
+                if data:
+                    heard.append((connection, data))
+            # All this was there before this moment: one look at a backend's file after it
+            # is fresh enough for all of it.
+            received = self._loop.time()
+            for connection, data in heard:
+                self._hear(connection, data, received)
 
-    def _serve(self, connection: Connection, event: int) -> None:
-        if event & select.EPOLLIN and connection.wanted == select.EPOLLIN:
-            self._read(connection)
-        elif event & GONE:
-            self._drop(connection)
-        else:
-            self._settle(connection)
-
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: Connection, event: int) -> bytes:
+        """Return what a client says, if it may speak; hang up on one that has gone."""
+        if not (event & EPOLLIN and connection.wanted == EPOLLIN):
+            if event & GONE:
+                self._drop(connection)
+            else:
+                self._settle(connection)
+            return b""
         try:
             data = connection.client.recv(READ_BYTES, DONT_WAIT)
         except BlockingIOError:
-            return
+            return b""
         except OSError:
             data = b""
         if not data:
             self._drop(connection)
-            return
+        return data
+
+    def _hear(self, connection: Connection, data: bytes, received: float) -> None:
         self._by_silence.move_to_end(connection.descriptor)
         try:
-            connection.conversation.hear(data)
+            connection.conversation.hear(data, received)
         except MalformedMessage as error:
             log.error("a client of the Dovecot door is hung up on: %s", error)
             connection.conversation.is_over = True
@@ -209,21 +221,18 @@ class DovecotDoor:
         conversation = connection.conversation
         if conversation.replies or connection.unsent:
             self._send(connection)
-        is_outdated = connection.is_stale and conversation.is_idle
-        if conversation.is_over or (is_outdated and not connection.unsent):
+        if conversation.is_over or (connection.is_stale and connection.is_idle):
             self._drop(connection)
             return
-        if connection.unsent:
-            wanted = select.EPOLLOUT  # and nothing read: who does not listen says no more
-        else:
-            wanted = 0 if conversation.is_busy else select.EPOLLIN
+        # Who does not take its answers, or waits for many, is not read.
+        wanted = EPOLLOUT if connection.unsent else 0 if conversation.is_busy else EPOLLIN
         if wanted != connection.wanted:
             connection.wanted = wanted
             self._epoll.modify(connection.descriptor, wanted)
 
     def _send(self, connection: Connection) -> None:
         replies = connection.conversation.replies
-        data = b"".join((connection.unsent, *replies))
+        data = connection.unsent + b"".join(replies)
         replies.clear()
         try:
             sent = connection.client.send(data, DONT_WAIT)

@@ -20,6 +20,7 @@ LONGEST_LINE = 16_384  # bytes with its LF, as in Dovecot; longer ones end the c
 LARGEST_NUMBER = 0xFFFF_FFFF
 NUMBER_DIGITS = 10
 LAST_PORT = 0xFFFF
+NO_VERSION = -1
 TELLS_EMPTY_RESPONSE = 2  # the minor version from which on `resp=` is not "none"
 
 INITIAL_GARBLED = "Invalid base64 data in initial response"
@@ -85,7 +86,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._minor: int | None = None
+        self._minor = NO_VERSION
         self._has_named_itself = False
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -110,13 +111,13 @@ class Decoder:
         if b"\0" in line:
             raise MalformedMessage("a NUL in a line")
         command, _, arguments = line.partition(b"\t")
-        if self._minor is None:
+        if self._has_named_itself:
+            return _message(command, arguments, self._minor)
+        if self._minor == NO_VERSION:
             self._minor = _minor_version(command, arguments)
-        elif not self._has_named_itself:
+        else:
             _check_process(command, arguments)
             self._has_named_itself = True
-        else:
-            return _message(command, arguments, self._minor)
         return None
 
 
@@ -133,7 +134,7 @@ def _minor_version(command: bytes, arguments: bytes) -> int:
 def _check_process(command: bytes, arguments: bytes) -> None:
     if command != b"CPID":
         raise MalformedMessage("the second line is not CPID")
-    _positive(arguments)
+    _number(arguments, least=1)
 
 
 def _message(command: bytes, arguments: bytes, minor: int) -> Message:
@@ -151,21 +152,17 @@ def _message(command: bytes, arguments: bytes, minor: int) -> Message:
 
 
 def _auth(arguments: bytes, minor: int) -> Auth:
-    number, _, rest = arguments.partition(b"\t")
-    mechanism, _, parameters = rest.partition(b"\t")
-    about, has_initial, initial = (b"\t" + parameters).partition(b"\tresp=")
+    rest, has_initial, initial = arguments.partition(b"\tresp=")
     if b"\t" in initial:
         raise MalformedMessage("AUTH has something after its initial response")
-    return Auth(
-        _positive(number),
-        mechanism.decode("ascii", "replace").upper(),
-        _about(about),
-        _initial(initial, minor) if has_initial else None,
-    )
+    number, _, request = rest.partition(b"\t")
+    mechanism, about = _request(request)
+    said = _initial(initial, minor) if has_initial else None
+    return Auth(_number(number, 1), mechanism, about, said)
 
 
 def _initial(text: bytes, minor: int) -> Secret | Garbled | None:
-    if text in {b"", b"="}:
+    if len(text) <= 1 and text in b"=":
         # Exim writes an empty one where its client has said nothing.
         return Secret(b"") if text or minor >= TELLS_EMPTY_RESPONSE else None
     return _decoded(text)
@@ -178,24 +175,23 @@ def _decoded(text: bytes) -> Secret | Garbled:
         return GARBLED
 
 
-def _number(text: bytes) -> int:
+def _number(text: bytes, least: int = 0) -> int:
     """Return what *text* says in digits; MalformedMessage where that is no number of 32 bits."""
     if text.isdigit() and len(text) <= NUMBER_DIGITS:
         number = int(text)
-        if number <= LARGEST_NUMBER:
+        if least <= number <= LARGEST_NUMBER:
             return number
     raise MalformedMessage("what should be a number of 32 bits is none")
 
 
-def _positive(text: bytes) -> int:
-    number = _number(text)
-    if number == 0:
-        raise MalformedMessage("what should be a number is 0")
-    return number
+@lru_cache(maxsize=256)  # most are those of one client after the other, or of a few in turn
+def _request(text: bytes) -> tuple[str, About]:
+    name, _, parameters = text.partition(b"\t")
+    mechanism = name.decode("ascii", "replace").upper()
+    return mechanism, _about(mechanism, parameters)
 
 
-@lru_cache(maxsize=256)  # the requests of one client after the other, or of a few in turn
-def _about(parameters: bytes) -> About:
+def _about(mechanism: str, parameters: bytes) -> About:
     """Return what *parameters* say; what is unknown there, or makes no sense, is ignored."""
     values = {}
     for field in parameters.split(b"\t"):
@@ -209,7 +205,7 @@ def _about(parameters: bytes) -> About:
     name_of_certificate = values.get(b"cert_username", "")
     is_known = b"valid-client-cert" in values and name_of_certificate.isprintable()
     return About(
-        Origin(service, _remote(values)),
+        Origin(service, _remote(values), mechanism),
         secured=b"secured" in values,
         certificate=name_of_certificate if is_known and name_of_certificate else None,
         final_beside_success=b"final-resp-ok" in values,
@@ -268,7 +264,7 @@ def encode_success(
     Nothing else is ever said with it: Postfix and Exim see `user` only, and would let in
     whom a further field keeps out.
     """
-    line = f"OK\t{number}\tuser={user.translate(ESCAPED)}"
+    line = f"OK\t{number}\tuser={user if user.isprintable() else user.translate(ESCAPED)}"
     if is_anonymous:
         line += "\tanonymous"
     if final is not None:

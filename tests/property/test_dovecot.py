@@ -85,7 +85,7 @@ def test_nobody_is_let_in_but_by_the_backend_or_a_certificate(
         at = cuts.draw(st.integers(0, len(data)))
         try:
             for piece in (HELLO, data[:at], data[at:]):
-                conversation.hear(piece)
+                conversation.hear(piece, 0.0)
         except MalformedMessage:
             pass
         return b"".join(conversation.replies), backend.accepted

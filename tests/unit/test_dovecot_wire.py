@@ -23,7 +23,7 @@ from pysaslauthd.wire.dovecot import (
 )
 
 HELLO = b"VERSION\t1\t2\nCPID\t77\n"
-SMTP = About(Origin("smtp"))
+SMTP = About(Origin("smtp", mechanism="PLAIN"))
 PASSWORD = b"\0joe\0hunter2"
 IN_BASE64 = base64.b64encode(PASSWORD)
 
@@ -168,10 +168,10 @@ class TestWhatIsToldOfTheClient:
     def test_address_and_port_are_one(self) -> None:
         found = about(b"service=smtp\trip=2001:db8::7\trport=4711\tlip=::1\tlport=25")
 
-        assert found.origin == Origin("smtp", "2001:db8::7;4711")
+        assert found.origin == Origin("smtp", "2001:db8::7;4711", "PLAIN")
 
     def test_an_address_may_stand_alone(self) -> None:
-        assert about(b"service=smtp\trip=192.0.2.7").origin == Origin("smtp", "192.0.2.7")
+        assert about(b"service=smtp\trip=192.0.2.7").origin == Origin("smtp", "192.0.2.7", "PLAIN")
 
     @pytest.mark.parametrize("port", [b"0", b"65536", b"x", b"-1", b"", b"99999999999999"])
     def test_what_is_no_port_is_ignored(self, port: bytes) -> None:

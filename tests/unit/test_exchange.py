@@ -255,7 +255,7 @@ class TestAuthorisation:
 
 class TestWithoutWaiting:
     def test_what_the_backend_knows_is_there_at_once(self) -> None:
-        said = plain(b"\0joe\0pw").advance(None)
+        said = plain(b"\0joe\0pw").advance(None, 0.0)
 
         assert isinstance(said, Finished)
         assert said.result == Accepted("joe", "static")
@@ -263,10 +263,10 @@ class TestWithoutWaiting:
     def test_a_stored_password_is_there_at_once(self) -> None:
         exchange = exchanges().start(ECHO, HERE, b"joe", ORIGIN)
 
-        assert exchange.advance(None) == Challenge(b"and?")
+        assert exchange.advance(None, 0.0) == Challenge(b"and?")
 
     async def test_what_has_to_be_waited_for_is_returned(self) -> None:
-        pending = exchanges(Slow(soon)).start(ECHO, HERE, b"joe", ORIGIN).advance(None)
+        pending = exchanges(Slow(soon)).start(ECHO, HERE, b"joe", ORIGIN).advance(None, 0.0)
 
         assert isinstance(pending, Awaitable)
         assert await pending == Challenge(b"and?")

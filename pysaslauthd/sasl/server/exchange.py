@@ -16,6 +16,8 @@ class ServerExchange:
     *initial*: None where there is no initial response, b"" where there is an empty one.
     """
 
+    __slots__ = ("_script", "mechanism")
+
     def __init__(
         self, mechanism: Mechanism, surroundings: Surroundings, initial: bytes | None
     ) -> None:
