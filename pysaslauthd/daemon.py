@@ -224,7 +224,9 @@ class Daemon:
             log.info("serving Dovecot's auth protocol at: %s", place)
 
     def _listen(self, path: str) -> socket.socket:
-        listener = listen(path, self._settings.socket_mode, self._settings.socket_group)
+        settings = self._settings
+        mode, group, owner = settings.socket_mode, settings.socket_group, settings.socket_owner
+        listener = listen(path, mode, group, owner)
         self._bound.append((Path(path), Path(path).lstat().st_ino))
         log.info("listening on socket: %s", path)
         return listener

@@ -51,6 +51,7 @@ option information:
   --socket-mode MODE     Octal mode of the sockets (default: 777 where the directory
                          keeps others out, else 660).
   --socket-group GROUP   Group of the sockets (default: the directory's).
+  --socket-owner USER    Owner of the sockets (default: who starts the daemon).
   --on-outage WHAT       What a client hears when the answer could not be found out:
                          tempfail (default; Postfix says 454) or no (as the C daemon).
   --local-domain DOMAIN  Realm of users who name none (default: the host's name).

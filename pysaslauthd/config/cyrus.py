@@ -20,6 +20,7 @@ LONG = {
     "on-outage": True,
     "socket-group": True,
     "socket-mode": True,
+    "socket-owner": True,
     "user": True,
     "version": False,
 }
@@ -37,6 +38,7 @@ TEXTS = {
     "-O": "mechanism_option",
     "--local-domain": "local_domain",
     "--socket-group": "socket_group",
+    "--socket-owner": "socket_owner",
     "--user": "user",
 }
 

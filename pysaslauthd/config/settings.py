@@ -39,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket_mode: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     """Unset: 0777 where the socket's directory keeps others out, else 0660."""
     socket_group: str | None = None
+    socket_owner: str | None = None
+    """Unset: who starts the daemon."""
 
     foreground: bool = False
     verbose: bool = False

@@ -24,7 +24,10 @@ class Names(NamedTuple):
         A pair is completed by the default realm; others complete it themselves.
         """
         if naming is Naming.PAIR:
-            return request if request.realm else request._replace(realm=self.default_realm)
+            if request.realm:
+                return request
+            user, password, _, origin, received = request  # quicker than _replace
+            return AuthRequest(user, password, self.default_realm, origin, received)
         if request.realm and (self.combine or self._is_claimed(request.realm)):
             realm = request.realm if naming is Naming.BOTH else ""
             return request._replace(user=f"{request.user}@{request.realm}", realm=realm)

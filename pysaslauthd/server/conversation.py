@@ -220,9 +220,13 @@ class Conversation:
         if self._working.get(request.number) is not request:
             return  # it was abandoned, and what waited took no notice
         del self._working[request.number]
-        self._tell(request, said, request.received)
-        if self._outages:
-            self._settle_outages()
+        try:
+            self._tell(request, said, request.received)
+            if self._outages:
+                self._settle_outages()
+        except Exception:
+            log.exception("fault while serving a connection")
+            self.is_over = True
         self._on_reply()
 
     def _challenge(self, request: Request, data: bytes) -> None:

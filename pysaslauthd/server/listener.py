@@ -4,6 +4,7 @@ import contextlib
 import grp
 import ipaddress
 import os
+import pwd
 import socket
 import stat
 import time
@@ -35,15 +36,18 @@ class Listeners:
         return [*self.mux, *self.dovecot]
 
 
-def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
+def listen(
+    path: str, mode: int | None, group: str | None, owner: str | None = None
+) -> socket.socket:
     """Return a non-blocking socket that listens at *path*; StartupError says why there is none.
 
     Without *mode* it is 0777 where *path*'s directory keeps others out, as with
-    the C daemon, else 0660; without *group* it has the directory's.
+    the C daemon, else 0660; without *group* it has the directory's, without *owner* ours.
     """
     _check_length(path)
     directory = _directory_of(path)
     gid = directory.st_gid if group is None else _group(group)
+    uid = os.geteuid() if owner is None else _user(owner)
     _remove_stale(path)
     if mode is None:
         mode = 0o660 if directory.st_mode & stat.S_IXOTH else 0o777
@@ -53,8 +57,9 @@ def listen(path: str, mode: int | None, group: str | None) -> socket.socket:
         try:
             _bind(listener, path, mode)
             undo.callback(Path(path).unlink)
-            if Path(path).lstat().st_gid != gid:
-                os.chown(path, -1, gid, follow_symlinks=False)
+            made = Path(path).lstat()
+            if (made.st_uid, made.st_gid) != (uid, gid):
+                os.chown(path, uid, gid, follow_symlinks=False)
             listener.listen(BACKLOG)
         except OSError as error:
             raise StartupError(f"could not bind to socket: {path}", str(error)) from None
@@ -129,6 +134,13 @@ def _group(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise StartupError(f"there is no group {name!r}: see --socket-group") from None
+
+
+def _user(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise StartupError(f"there is no user {name!r}: see --socket-owner") from None
 
 
 def _remove_stale(path: str) -> None:

@@ -59,6 +59,7 @@ def test_the_defaults_are_the_c_daemons() -> None:
         (["--socket-mode", "660"], "socket_mode", 0o660),
         (["--socket-mode", "0777"], "socket_mode", 0o777),
         (["--socket-group", "sasl"], "socket_group", "sasl"),
+        (["--socket-owner", "postfix"], "socket_owner", "postfix"),
         (["--on-outage", "no"], "on_outage", "no"),
         (["--local-domain", "example.org"], "local_domain", "example.org"),
     ],

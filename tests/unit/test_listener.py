@@ -2,14 +2,16 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from pysaslauthd.errors import StartupError
 from pysaslauthd.server import listener
 from pysaslauthd.server.listener import LONGEST_PATH, listen, listen_tcp
+from tests.helpers.accounts import require_root
 from tests.helpers.processes import short_directory
 
 
@@ -151,6 +153,20 @@ def test_the_umask_is_restored(directory: Path) -> None:
             assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+
+
+def test_a_socket_has_the_owner_that_is_wished_for(
+    directory: Path, lacking: Callable[[str], NoReturn]
+) -> None:
+    require_root(lacking)
+
+    with listen(str(directory / "mux"), None, None, "daemon"):
+        assert (directory / "mux").owner() == "daemon"
+
+
+def test_an_owner_who_does_not_exist_is_a_clear_error(directory: Path) -> None:
+    with pytest.raises(StartupError, match="there is no user 'nobody-here'"):
+        listen(str(directory / "mux"), None, None, "nobody-here")
 
 
 @pytest.mark.parametrize("place", ["inet:127.0.0.1:0", "inet:[::1]:0"])
