@@ -88,10 +88,12 @@ class Doors:
 
     async def stop(self) -> None:
         """Answer who has asked, and let nobody else in."""
-        if self._dovecot is not None:
-            await self._dovecot.stop()
+        stopping = []
         if self._mux is not None:
-            await self._mux.stop(STOP_GRACE)
+            stopping.append(self._mux.stop(STOP_GRACE))
+        if self._dovecot is not None:
+            stopping.append(self._dovecot.stop())
+        await asyncio.gather(*stopping)  # for each, as long as a backend may take
 
 
 def mux_rules(settings: Settings, engine: Authenticator, most: int) -> mux.Rules:

@@ -72,6 +72,7 @@ class DovecotDoor:
         self._loop = loop
         self._rules = rules
         self._limits = limits
+        self._mechanisms = _with_flags(rules.offered.values())
         self._epoll = select.epoll()
         self._by_silence: OrderedDict[int, Connection] = OrderedDict()  # the longest silent first
         self._listeners: list[socket.socket] = []
@@ -87,8 +88,9 @@ class DovecotDoor:
         Who was told of other mechanisms is hung up on, when nothing is pending: Postfix
         connects again, and hears of those that there are.
         """
-        is_changed = tuple(rules.offered) != tuple(self._rules.offered)
-        self._rules, self._limits = rules, limits
+        mechanisms = _with_flags(rules.offered.values())
+        is_changed = mechanisms != self._mechanisms
+        self._rules, self._limits, self._mechanisms = rules, limits, mechanisms
         for connection in list(self._by_silence.values()):
             connection.conversation.rules = rules
             connection.is_stale |= is_changed
@@ -150,12 +152,12 @@ class DovecotDoor:
         )
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._epoll.register(connection.descriptor, connection.wanted)
         self._by_silence[connection.descriptor] = connection
-        mechanisms = _with_flags(self._rules.offered.values())
         number, cookie = next(self._numbers), secrets.token_hex(16)
         connection.conversation.replies.append(
-            encode_greeting(mechanisms, os.getpid(), number, cookie)
+            encode_greeting(self._mechanisms, os.getpid(), number, cookie)
         )
         self._settle(connection)
 
