@@ -62,16 +62,20 @@ class Rules(NamedTuple):
 
 
 class Request:
-    """One that is pending. *granted*: what is left to say when its client has nodded."""
+    """One that is pending, and when the last of it was *received*.
 
-    __slots__ = ("about", "exchange", "granted", "is_anonymous", "number", "received", "task")
+    *granted*: what is left to say when its client has nodded.
+    """
 
-    def __init__(self, auth: Auth, exchange: Exchange, *, is_anonymous: bool) -> None:
-        self.number = auth.number
-        self.about = auth.about
+    __slots__ = ("about", "exchange", "granted", "mechanism", "number", "received", "task")
+
+    def __init__(
+        self, auth: Auth, mechanism: Mechanism, exchange: Exchange, received: float
+    ) -> None:
+        self.number, _, self.about, _ = auth
+        self.mechanism = mechanism
         self.exchange = exchange
-        self.is_anonymous = is_anonymous
-        self.received = 0.0
+        self.received = received
         self.granted: bytes | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -154,13 +158,14 @@ class Conversation:
         self._waiting.clear()
 
     def _begin(self, auth: Auth, received: float) -> None:
-        rules, number, about = self.rules, auth.number, auth.about
-        mechanism = rules.offered.get(auth.mechanism)
+        rules = self.rules
+        number, name, about, initial = auth
+        mechanism = rules.offered.get(name)
         if mechanism is None:
             raise MalformedMessage("AUTH with a mechanism that is not offered")
         if number in self._waiting or number in self._working:
             raise MalformedMessage("AUTH with a number that is in use")
-        if isinstance(auth.initial, Garbled):
+        if isinstance(initial, Garbled):
             self._fail(number, GARBLED_CODE, INITIAL_GARBLED)
             return
         if rules.only_secured and mechanism.traits.plaintext and not about.secured:
@@ -169,11 +174,11 @@ class Conversation:
         exchange = rules.exchanges.start(
             mechanism,
             _surroundings(rules.surroundings, about),
-            _initial(mechanism, auth.initial),
+            _initial(mechanism, initial),
             about.origin,
         )
-        request = Request(auth, exchange, is_anonymous=mechanism.traits.anonymous)
-        self._tell(request, exchange.advance(None, received), received)
+        request = Request(auth, mechanism, exchange, received)
+        self._tell(request, exchange.advance(None, received))
 
     def _continue(self, message: Continue, received: float) -> None:
         number = message.number
@@ -188,8 +193,8 @@ class Conversation:
         elif request.granted is not None:
             self.replies.append(request.granted)
         else:
-            said = request.exchange.advance(message.response.reveal(), received)
-            self._tell(request, said, received)
+            request.received = received
+            self._tell(request, request.exchange.advance(message.response.reveal(), received))
 
     def _cancel(self, message: Cancel) -> None:
         self._waiting.pop(message.number, None)
@@ -202,8 +207,7 @@ class Conversation:
             # When it has begun: otherwise what it waits for would never have been waited for.
             self._loop.call_soon(request.task.cancel)
 
-    def _tell(self, request: Request, said: Said | Awaitable[Said], received: float) -> None:
-        request.received = received
+    def _tell(self, request: Request, said: Said | Awaitable[Said]) -> None:
         if isinstance(said, Finished):
             self._end(request, said)
         elif isinstance(said, Challenge):
@@ -221,7 +225,7 @@ class Conversation:
             return  # it was abandoned, and what waited took no notice
         del self._working[request.number]
         try:
-            self._tell(request, said, request.received)
+            self._tell(request, said)
             if self._outages:
                 self._settle_outages()
         except Exception:
@@ -249,9 +253,8 @@ class Conversation:
         """Say yes; a mechanism's last message goes beside it, or before it for older clients."""
         user, final = finished.authzid or finished.authcid, finished.data
         beside = final if request.about.final_beside_success else None
-        reply = encode_success(
-            request.number, user, is_anonymous=request.is_anonymous, final=beside
-        )
+        is_anonymous = request.mechanism.traits.anonymous
+        reply = encode_success(request.number, user, is_anonymous=is_anonymous, final=beside)
         if final is None or beside is not None:
             self.replies.append(reply)
         else:

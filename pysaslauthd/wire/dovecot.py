@@ -95,7 +95,8 @@ class Decoder:
         MalformedMessage, after those before it, where Dovecot would close the connection: so
         should the caller.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
         for line in lines:
             if len(line) >= LONGEST_LINE:
                 raise _too_long()
@@ -138,16 +139,15 @@ def _check_process(command: bytes, arguments: bytes) -> None:
 
 
 def _message(command: bytes, arguments: bytes, minor: int) -> Message:
-    match command:
-        case b"AUTH":
-            return _auth(arguments, minor)
-        case b"CONT":
-            number, tab, data = arguments.partition(b"\t")
-            if not tab:
-                raise MalformedMessage("CONT has no data")
-            return Continue(_number(number), _decoded(data))
-        case b"CANCEL":
-            return Cancel(_number(arguments))
+    if command == b"AUTH":
+        return _auth(arguments, minor)
+    if command == b"CONT":
+        number, tab, data = arguments.partition(b"\t")
+        if not tab:
+            raise MalformedMessage("CONT has no data")
+        return Continue(_number(number), _decoded(data))
+    if command == b"CANCEL":
+        return Cancel(_number(arguments))
     raise MalformedMessage("an unknown command")
 
 

@@ -96,6 +96,10 @@ async def never() -> Found:
     raise AssertionError
 
 
+async def stumbling() -> Found:
+    raise KeyError("oops")
+
+
 def failing() -> Awaitable[Found]:
     raise KeyError("oops")
 
@@ -214,6 +218,16 @@ class TestStoredPasswords:
         exchange = exchanges(Slow(failing)).start(ECHO, HERE, b"joe", ORIGIN)
 
         assert await end_of(exchange) == Unavailable("internal error", "slow")
+
+    async def test_a_fault_after_a_wait_is_an_outage(self) -> None:
+        exchange = exchanges(Slow(stumbling)).start(ECHO, HERE, b"joe", ORIGIN)
+
+        assert await end_of(exchange) == Unavailable("internal error", "slow")
+
+    async def test_what_takes_long_goes_on_in_a_thread_after_a_wait(self) -> None:
+        exchange = exchanges(Slow(soon)).start(ECHO._replace(hashes=True), HERE, b"joe", ORIGIN)
+
+        assert await end_of(exchange, b"pw") == Accepted("joe", "slow")
 
     def test_without_a_store_no_mechanism_is_offered_that_needs_one(self) -> None:
         assert exchanges(None).mechanisms == (PLAIN,)
