@@ -1,10 +1,11 @@
-/* Client threads that ask one question after another, and the report about it.
+/* Client threads, and the report about them.
  *
  * A load program includes this, and says how a question is put into bytes and
- * asked. Only answers count that say what was expected; the rest is reported
- * beside them. Two bounds hold at once, time and number, and no single wait is
- * longer than the one given with -w; SIGTERM ends a run before its time. One
- * line of JSON goes to standard output.
+ * what a client does; in_turn.h has one that asks one after another. Only
+ * answers count that say what was expected; the rest is reported beside them.
+ * Two bounds hold at once, time and number, and no single wait is longer than
+ * the one given with -w; SIGTERM ends a run before its time. One line of JSON
+ * goes to standard output.
  *
  * The questions are encoded and the latency table is touched before the
  * clients start, so that the measured stretch holds little but the system calls.
@@ -69,7 +70,7 @@ struct client {
 /* What each program says for itself. */
 static void usage(void);
 static struct packet encode(char *const operands[], const char *suffix);
-static enum verdict ask(const struct plan *plan, const struct packet *packet);
+static void *run_client(void *client);
 
 static volatile sig_atomic_t is_over;
 
@@ -107,29 +108,17 @@ static int dial(const struct plan *plan) {
     return -1;
 }
 
-/* ---- one client -------------------------------------------------------- */
-
-static void *run_client(void *argument) {
-    struct client *me = argument;
-    struct plan *plan = me->plan;
-    /* Clients start evenly spread over the users, so that they ask for different ones. */
-    long user = me->number * plan->users / plan->threads;
-    int failures = 0;
-
-    pthread_barrier_wait(&plan->start);
-    me->began = me->ended = clock_ns();
-    while (me->done < me->allowance && me->ended - me->began < plan->length && !is_over) {
-        uint64_t before = me->ended;
-        enum verdict verdict = ask(plan, &plan->packets[user]);
-        me->ended = clock_ns();
-        me->latency[me->done++] = me->ended - before;
-        me->count[verdict]++;
-        failures = verdict == NO_ANSWER ? failures + 1 : 0;
-        if (failures == PATIENCE) break;
-        if (++user == plan->users) user = 0;
-    }
-    return NULL;
+/* Clients start evenly spread over the users, so that they ask for different ones. */
+static long first_user(const struct client *me) {
+    return me->number * me->plan->users / me->plan->threads;
 }
+
+/* Tell whether neither bound is reached yet: *begun* requests, or the time. */
+static bool may_go_on(const struct client *me, long begun) {
+    return begun < me->allowance && me->ended - me->began < me->plan->length && !is_over;
+}
+
+/* ---- the clients ------------------------------------------------------- */
 
 /* Clients start with it blocked: a signal would break off their wait for an answer. */
 static void heed_sigterm(int how) {
@@ -253,6 +242,26 @@ static char **read_options(struct plan *plan, int argc, char **argv, int operand
     plan->wait.tv_sec = (time_t)wait;
     plan->wait.tv_usec = (suseconds_t)((wait - (double)plan->wait.tv_sec) * 1e6);
     return argv + optind;
+}
+
+/* Doors: inline, for no program goes to both. */
+
+static inline void go_to_port(struct plan *plan, const char *port) {
+    plan->door.internet = (struct sockaddr_in){
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)number(port, 1, 65535)),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    plan->door_size = sizeof plan->door.internet;
+}
+
+static inline void go_to_path(struct plan *plan, const char *path) {
+    struct sockaddr_un *door = &plan->door.local;
+
+    if (strlen(path) >= sizeof door->sun_path) refuse("the path of the socket is too long");
+    door->sun_family = AF_UNIX;
+    strcpy(door->sun_path, path);
+    plan->door_size = sizeof *door;
 }
 
 /* Encode the questions, ask them, and report. */

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import (
     backends,
+    dovecot_auth,
     growth,
     imap,
     in_flight,
@@ -159,4 +160,5 @@ COMPARISONS: dict[str, Callable[[Bench], list[Row]]] = {
     "in_flight": in_flight.in_flight,
     "mechanisms": mechanisms.mechanisms,
     "submission": submission.submission,
+    "dovecot": dovecot_auth.dovecot,
 }

@@ -2,6 +2,7 @@
  * C daemon's rimap. Every login is a connection of its own, greeted, answered,
  * closed after a LOGOUT whose answer nobody waits for.
  */
+#include "in_turn.h"
 #include "lines.h"
 
 #define TAG "saslauthd "

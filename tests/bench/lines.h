@@ -1,5 +1,4 @@
-/* For the load programs whose protocol speaks in lines, at a port of 127.0.0.1. */
-#include "clients.h"
+/* For the load programs whose protocol speaks in lines; clients.h comes first. */
 
 enum { LINE_BYTES = 4096 };    /* Dovecot's capabilities are some hundred */
 
@@ -25,13 +24,4 @@ static const char *next_line(struct reader *reader) {
     *end = '\0';
     reader->taken = (size_t)(end - reader->bytes) + 1;
     return reader->bytes;
-}
-
-static void go_to_port(struct plan *plan, const char *port) {
-    plan->door.internet = (struct sockaddr_in){
-        .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)number(port, 1, 65535)),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    plan->door_size = sizeof plan->door.internet;
 }

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SOURCES = Path(__file__).parent
-PROGRAMS = ("muxload", "imapload", "smtpload", "floor", "silent", "relay", "imap")
+PROGRAMS = ("muxload", "imapload", "smtpload", "authload", "floor", "silent", "relay", "imap")
+# By its file: the name without a version comes with the headers, which are not needed.
+LIBRARIES = {"authload": ["-l:libcrypto.so.3"]}
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 # Seconds: the longest wait of one request in clients.h, twice, and some.
@@ -112,14 +114,16 @@ class Crowd:
 
 def build(tools: Path) -> None:
     """Compile the programs into *tools*."""
-    compilers = [
-        subprocess.Popen([*COMPILE, "-o", str(tools / program), str(SOURCES / f"{program}.c")])
-        for program in PROGRAMS
-    ]
+    compilers = [subprocess.Popen(_compiler(program, tools)) for program in PROGRAMS]
     # All are waited for, whatever has come of the first.
     ended = [compiler.wait() for compiler in compilers]
     if broken := [program for program, status in zip(PROGRAMS, ended, strict=True) if status]:
         raise NotMeasuredError(f"{', '.join(broken)}: it does not compile")
+
+
+def _compiler(program: str, tools: Path) -> list[str]:
+    source, libraries = SOURCES / f"{program}.c", LIBRARIES.get(program, [])
+    return [*COMPILE, "-o", str(tools / program), str(source), *libraries]
 
 
 def apply(load: Load, asked: Asked, tools: Path) -> Sample:

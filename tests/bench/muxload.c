@@ -1,7 +1,7 @@
 /* A load for the saslauthd mux door, shaped like libsasl2: every request is a
  * connection of its own, written with one call, answered, closed.
  */
-#include "clients.h"
+#include "in_turn.h"
 
 enum {
     FIELDS = 4,                /* login, password, service, realm */
@@ -62,11 +62,7 @@ static struct packet encode(char *const operands[], const char *suffix) {
 int main(int argc, char **argv) {
     static struct plan plan;
     char **operands = read_options(&plan, argc, argv, 1 + FIELDS);
-    struct sockaddr_un *door = &plan.door.local;
 
-    if (strlen(operands[0]) >= sizeof door->sun_path) refuse("the path of the socket is too long");
-    door->sun_family = AF_UNIX;
-    strcpy(door->sun_path, operands[0]);
-    plan.door_size = sizeof *door;
+    go_to_path(&plan, operands[0]);
     return carry_out(&plan, operands);
 }

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from shutil import which
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,7 @@ def machine() -> str:
         f"Python {platform.python_version()}",
         f"pysaslauthd {__version__}",
         _first_line(["saslauthd", "-v"]),
+        *_dovecot(),
         _first_line(["gcc", "--version"]),
         f"load before {os.getloadavg()[0]:.2f}",
     ]
@@ -167,6 +169,10 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _dovecot() -> list[str]:
+    return [f"Dovecot {_first_line([found, '--version'])}"] if (found := which("dovecot")) else []
 
 
 def _first_line(command: list[str]) -> str:

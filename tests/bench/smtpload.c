@@ -3,6 +3,7 @@
  * answered before the next word, as RFC 5321 has it. A login is right if all of
  * that was, the farewell too.
  */
+#include "in_turn.h"
 #include "lines.h"
 
 enum {
