@@ -315,9 +315,9 @@ def test_each_server_knows_the_benchmarks_users_with_each_mechanism(
 
     with run(bench) as door:
         asked = door.asked(mechanism, in_flight=8)
-        sample = load.apply(Load(8, 20, bench.users, 160), asked, bench.tools)
+        sample = load.apply(Load(8, 20, bench.users, 64), asked, bench.tools)
 
-    assert (sample.right, sample.not_right) == (160, 0)
+    assert (sample.right, sample.not_right) == (64, 0)
 
 
 STRANGERS = replace(IN_DATABASE, login="stranger")
