@@ -32,19 +32,9 @@ def build_authenticator(
     return build_parts(settings, source, addresses).authenticator
 
 
-def build_parts(
-    settings: Settings,
-    source: Source,
-    addresses: AddressSource | None,
-    *,
-    trusts_realms: bool = True,
-) -> Parts:
-    """Return the same with what doors need that speak SASL; *addresses*: None where they know.
-
-    *trusts_realms*: clients do not choose them (see `Names`).
-    """
-    default_realm = settings.local_domain or socket.gethostname()
-    names = Names(settings.combine_realm, default_realm, trusts_realms)
+def build_parts(settings: Settings, source: Source, addresses: AddressSource | None) -> Parts:
+    """Return the same with what doors need that speak SASL; *addresses*: None where they know."""
+    names = Names(settings.combine_realm, settings.local_domain or socket.gethostname())
     audit = Audit(names)
     backend = find_mechanism(settings).make(settings, source)
     wants_cache = settings.cache and backend.waits

@@ -42,7 +42,7 @@ class Doors:
         loop = asyncio.get_running_loop()
         rules = mux_rules(settings, parts.authenticator, most_connections(settings))
         if self._listeners.dovecot:
-            self._follow_dovecot(loop, settings, parts)
+            self._follow_dovecot(loop, settings, parts.distrusting_realms())
         if self._mux is None:
             self._mux = mux.MuxDoor(loop, rules)
         else:

@@ -176,7 +176,7 @@ class Front:
         loop.add_reader(self._channel, self._on_word)
         self._beat()
         workers = Workers(self._link, VERIFIER, generation)
-        parts = build_parts(settings, workers, None, trusts_realms=False)
+        parts = build_parts(settings, workers, None).distrusting_realms()
         backend = parts.authenticator.backend
         try:
             async with asyncio.timeout(settings.deadline):

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from collections.abc import Awaitable
 from socket import SocketType
-from typing import Protocol, TypeGuard
+from typing import Protocol, Self, TypeGuard
 
 from pysaslauthd.backends.base import PasswordVerifier
 from pysaslauthd.engine.audit import Audit
@@ -64,6 +65,12 @@ class Authenticator:
         self._cache = cache
         self._addresses = addresses
         self._is_leaving = asyncio.Event()
+
+    def with_names(self, names: Names) -> Self:
+        """Return another with other rules for names; backend, cache and all else are the same."""
+        other = copy.copy(self)
+        other._names = names  # noqa: SLF001 (it is one of us)
+        return other
 
     def end_delays(self) -> None:
         """Hold no reply any more: the daemon is leaving."""

@@ -60,6 +60,11 @@ class Parts(NamedTuple):
     audit: Audit
     deadlines: Deadlines
 
+    def distrusting_realms(self) -> "Parts":
+        """Return the same for a door whose clients say themselves of which realm they are."""
+        names = self.names._replace(trusts_realms=False)
+        return self._replace(names=names, authenticator=self.authenticator.with_names(names))
+
 
 class Exchanges:
     """What a door asks that speaks SASL: which mechanisms may succeed, and one exchange each time.
