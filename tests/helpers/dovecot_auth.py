@@ -23,7 +23,7 @@ auth_failure_delay = 0
 passdb {{
   driver = passwd-file
   args = scheme=PLAIN username_format=%u {directory}/users
-  mechanisms = plain cram-md5 digest-md5 scram-sha-1 scram-sha-256
+  mechanisms = plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256
 }}
 passdb {{
   driver = static
