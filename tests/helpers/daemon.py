@@ -79,6 +79,12 @@ class Daemon:
         server, self._server = self._server, None
         return 0 if server is None else server.stop()
 
+    @property
+    def pid(self) -> int:
+        """The id of its first process."""
+        assert self._server is not None, "it does not run"
+        return self._server.pid
+
     def log(self) -> str:
         """Return what it has logged so far."""
         return self._log.read_text(errors="backslashreplace")

@@ -6,9 +6,9 @@ and `because` the reason. Answers are in the order of the requests' ids, and ref
 A line's fields are separated by a blank, which stands for TAB, and may be quoted as in
 a shell. `\\x09` is that byte, `[x*9]` nine times x, `{text}` is text in base64. `{=}` is what
 our own client half of the mechanism in `client` says next: at first, or to the line heard
-then. `(end)`: the client says that nothing will follow. In answers `*` is any text within a
-field, and `(closed)` means that the server has hung up, which it must not have done where
-that is missing.
+then. `(hear)`: the client hears a line before it goes on; `(end)`: it says that nothing will
+follow. In answers `*` is any text within a field, and `(closed)` means that the server has
+hung up, which it must not have done where that is missing.
 """
 
 import base64
@@ -23,12 +23,13 @@ from typing import NamedTuple
 from pysaslauthd.model import Secret
 from pysaslauthd.sasl.client import ClientExchange, Credentials, find
 from tests.helpers.dovecot_client import CLOSED, SILENT, DovecotClient
+from tests.helpers.postfix import HOST_NAME
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dovecot"
-HOST = "mail.test.example"
 GREETING = ("VERSION 1 2", "CPID 77")
 ENCODED = re.compile(rb"{([^=}].*?)}", re.DOTALL)
 LAST = b"AUTH\t999\tPLAIN\tservice=last\tresp=AGpvZQBqb2Vwdw==\n"
+ENDS = {CLOSED, SILENT}
 LAST_OK = b"OK\t999\t"
 
 
@@ -49,7 +50,7 @@ class Transcript(NamedTuple):
             return Responses(None)
         mechanism, authcid, password, *authzid = self.client
         secret = Secret(password.encode())
-        credentials = Credentials(authcid, secret, "".join(authzid), None, "smtp", HOST)
+        credentials = Credentials(authcid, secret, "".join(authzid), None, "smtp", HOST_NAME)
         return Responses(ClientExchange(find(mechanism), credentials))
 
 
@@ -83,9 +84,9 @@ def answers(path: Path, transcript: Transcript, expected: list[str]) -> list[byt
     """
     with DovecotClient(path) as client:
         heard = list(_converse(client, transcript))
-        while len(heard) < len(expected) and not {CLOSED, SILENT} & set(heard):
+        while len(heard) < len(expected) and not ENDS & set(heard):
             heard.append(client.hear())
-        if CLOSED not in heard:
+        if not ENDS & set(heard):
             client.say(LAST)
             heard.append(client.hear())
     return sorted((line for line in heard if not line.startswith(LAST_OK)), key=_order)
@@ -109,7 +110,7 @@ def _converse(client: DovecotClient, transcript: Transcript) -> Iterator[bytes]:
     responses, pending = transcript.responses(), b""
     for line in [*transcript.greeting, *transcript.say]:
         challenge = b""
-        if "{=}" in line and line.startswith("CONT"):
+        if line == "(hear)" or ("{=}" in line and line.startswith("CONT")):
             client.say(pending)
             pending = b""
             heard = client.hear()
@@ -121,8 +122,8 @@ def _converse(client: DovecotClient, transcript: Transcript) -> Iterator[bytes]:
             client.say(pending)
             client.say_no_more()
             return
-        response = responses.to(challenge) if "{=}" in line else b""
-        pending += _line(line, response)
+        if line != "(hear)":
+            pending += _line(line, responses.to(challenge) if "{=}" in line else b"")
     client.say(pending)
 
 

@@ -36,11 +36,16 @@ class OwnLog:
             self._heard.put(line.decode(errors="backslashreplace"))
 
 
+def require_mount_namespaces(lacking: Callable[[str], NoReturn]) -> None:
+    """Leave the test out where a program can have no mount namespace; *lacking* is the fixture."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        lacking("needs a mount namespace of its own")
+
+
 @contextmanager
 def own_log(lacking: Callable[[str], NoReturn]) -> Iterator[OwnLog]:
     """Make one; *lacking*, the fixture, leaves the test out where that cannot be."""
-    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        lacking("needs a mount namespace of its own")
+    require_mount_namespaces(lacking)
     with (
         short_directory("sd-") as directory,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
