@@ -25,6 +25,17 @@ class Door(NamedTuple):
     daemon: Daemon
     path: Path
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the daemon for the length of a block."""
+        with self.daemon.stopped():
+            yield
+        self.wait()
+
+    def wait(self) -> None:
+        """Return when it accepts connections."""
+        wait_for(lambda: accepts(self.path), f"a socket at {self.path}")
+
     def kill_front(self) -> None:
         """Kill the process that talks to clients; its successor may not be there yet."""
         for pid in children_of(self.daemon.pid):
@@ -54,5 +65,6 @@ def dovecot_door(
     configuration.write_text(SETTINGS.format(database=database) + settings)
     flags = ("--config", str(configuration), *(f"--dovecot={one}" for one in (path, *more)))
     with daemon(directory, backend=flags) as running:
-        wait_for(lambda: accepts(path), f"a socket at {path}")
-        yield Door(running, path)
+        door = Door(running, path)
+        door.wait()
+        yield door

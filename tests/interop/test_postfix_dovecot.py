@@ -319,7 +319,7 @@ class TestOutage:
         assert swaks_auth(peers.port, "PLAIN", "joe", "joepw").code("AUTH") == 235
 
     def test_a_daemon_that_is_gone_gets_454(self, peers: Peers, session: smtplib.SMTP) -> None:
-        with peers.door.daemon.stopped():
+        with peers.door.stopped():
             without = log_in(session)
 
         assert (without, log_in(session)) == (454, 235)
