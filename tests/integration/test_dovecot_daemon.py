@@ -39,9 +39,9 @@ class MailServer:
         about = "service=smtp\tnologin\tlip=127.0.0.1\trip=192.0.2.7\tsecured"
         try:
             self.socket.sendall(f"AUTH\t1\t{mechanism}\t{about}\tresp={response}\n".encode())
-        except BrokenPipeError:
+            return self._line()
+        except (BrokenPipeError, ConnectionResetError):
             return ""
-        return self._line()
 
     def close(self) -> None:
         self._lines.close()
