@@ -577,6 +577,26 @@ class TestManyRequests:
         }
         assert asked_meanwhile == 3  # with the one of `answered`
 
+    async def test_who_floods_does_not_keep_others_out(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dovecot, "TURN", 0.0)
+        newcomers: list[Client] = []
+
+        def admit(_request: AuthRequest) -> AuthResult:
+            if not newcomers:
+                newcomers.append(house.connects())
+            return YES
+
+        house.backend.answer = admit
+        client = await house.enters()
+
+        client.say(b"".join(plain(number) for number in range(1, 500)))
+        await client.hears()
+        await newcomers[0].hears_greeting()
+
+        assert len(house.backend.requests) < 499
+
     async def test_who_does_not_take_its_answers_is_not_read(self, house: House) -> None:
         client = await house.enters()
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
