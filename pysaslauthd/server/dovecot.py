@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import itertools
 import logging
+import math
 import os
 import secrets
 import select
@@ -79,7 +80,7 @@ class DovecotDoor:
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
-        self._complained = float("-inf")
+        self._complained: dict[str, float] = {}
         self._sweeper = loop.call_later(SWEEP_EVERY, self._sweep)
         loop.add_reader(self._epoll, self._on_events)
 
@@ -215,7 +216,11 @@ class DovecotDoor:
         try:
             connection.conversation.hear(data, received)
         except MalformedMessage as error:
-            log.error("a client of the Dovecot door is hung up on: %s", error)
+            self._complain(
+                "a client of the Dovecot door is hung up on: %s; more of these are not logged for a"
+                " minute: see that nothing but mail servers is told of this socket",
+                error,
+            )
             connection.conversation.is_over = True
         except Exception:
             log.exception("fault while serving a connection")
@@ -274,9 +279,10 @@ class DovecotDoor:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _complain(self, text: str, *values: object) -> None:
+        """Log a line, but not one like it soon again: clients decide how many there would be."""
         now = time.monotonic()
-        if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
-            self._complained = now
+        if now - self._complained.get(text, -math.inf) >= SECONDS_BETWEEN_COMPLAINTS:
+            self._complained[text] = now
             log.error(text, *values)
 
 

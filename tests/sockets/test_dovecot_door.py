@@ -464,6 +464,29 @@ class TestFaultsThatEndTheConnection:
 
         assert "a client of the Dovecot door is hung up on" in caplog.text
 
+    async def test_there_is_one_line_for_many_of_them(
+        self, house: House, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(3):
+            client = await house.enters()
+            client.say(b"nonsense\n")
+            assert await client.hears() == b""
+
+        assert caplog.text.count("is hung up on: an unknown command; more of these are not") == 1
+
+    async def test_it_does_not_hide_a_line_about_something_else(
+        self, house: House, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = await house.enters()
+        client.say(b"nonsense\n")
+        await client.hears()
+
+        house.follow(house.rules(), Limits(1))
+        await house.enters()
+        await house.enters()
+
+        assert "at most 1" in caplog.text
+
     async def test_what_came_before_is_answered(self, house: House) -> None:
         client = await house.enters()
 
