@@ -145,10 +145,16 @@ class Exchange:
     async def _advance_in_thread(self, answer: Known) -> Said:
         """Go on where that takes long; there is one at a time.
 
-        So who guesses keeps one core busy, and no door from its other clients.
+        So who guesses keeps one core busy, and no door from its other clients. A thread cannot
+        be stopped: who does not want the answer any more has its turn to the end all the same.
         """
         async with self._hashing:
-            step = await asyncio.to_thread(self._proceed, answer)
+            thread = asyncio.ensure_future(asyncio.to_thread(self._proceed, answer))
+            try:
+                step = await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                await asyncio.wait({thread})
+                raise
         said = self._follow(step)
         return said if isinstance(said, SAID) else await said
 

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -228,6 +229,31 @@ class TestStoredPasswords:
         exchange = exchanges(Slow(soon)).start(ECHO._replace(hashes=True), HERE, b"joe", ORIGIN)
 
         assert await end_of(exchange, b"pw") == Accepted("joe", "slow")
+
+    async def test_who_does_not_wait_for_it_makes_no_room_for_another_thread(self) -> None:
+        begun, may_end = threading.Semaphore(0), threading.Event()
+
+        def grind(_surroundings: Surroundings, _initial: bytes | None) -> Script:
+            stored = yield from fetch("joe")
+            begun.release()
+            may_end.wait(5.0)
+            assert isinstance(stored, Stored)
+            return Finished(stored.verdict(is_proven=True), "joe")
+
+        engine, mechanism = exchanges(), ECHO._replace(start=grind, hashes=True)
+        first, second = (
+            asyncio.ensure_future(end_of(engine.start(mechanism, HERE, None, ORIGIN)))
+            for _ in range(2)
+        )
+        assert await asyncio.to_thread(begun.acquire, timeout=5.0)
+
+        first.cancel()
+        is_beside = await asyncio.to_thread(begun.acquire, timeout=0.05)
+        may_end.set()
+
+        assert await second == Accepted("joe", "static")
+        assert first.cancelled()
+        assert not is_beside
 
     def test_without_a_store_no_mechanism_is_offered_that_needs_one(self) -> None:
         assert exchanges(None).mechanisms == (PLAIN,)
