@@ -42,10 +42,11 @@ class Names(NamedTuple):
     def split(self, name: str) -> tuple[str, str]:
         """Return user and realm of a *name* that is one, as `user@realm`; an empty realm if none.
 
-        It is split at its last `@` (RFC 5321 allows others before, in quotes).
+        It is split at its last `@` (RFC 5321 allows others before, in quotes). One with nothing
+        behind it belongs to the name: `joe@` is not joe, whom the mail server may have barred.
         """
         user, at, realm = name.rpartition("@")
-        return (user, realm) if at else (realm, "")
+        return (user, realm) if at and realm else (name, "")
 
     def are_same(self, one: str, other: str) -> bool:
         """Say whether two names are of one user: the default realm need not be written."""

@@ -65,7 +65,7 @@ class Rules(NamedTuple):
 
     def user(self, login: Login) -> str:
         """Return who has logged in, as the server behind is told."""
-        name = login.authzid.removesuffix("@")  # an empty realm is none
+        name = login.authzid
         return name if "@" in name or not self.realm else f"{name}@{self.realm}"
 
 

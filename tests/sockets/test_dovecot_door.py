@@ -231,6 +231,14 @@ async def test_a_wrong_password_is_a_failure_of_a_known_user(house: House) -> No
     assert await client.hears() == b"FAIL\t1\tuser=joe"
 
 
+async def test_an_empty_realm_makes_no_second_name_of_a_user(house: House) -> None:
+    client = await house.enters()
+
+    client.say(plain(1, user=b"joe@"))
+
+    assert await client.hears() == b"FAIL\t1\tuser=joe@"
+
+
 async def test_who_acts_as_somebody_else_is_told_so(house: House) -> None:
     client = await house.enters()
 

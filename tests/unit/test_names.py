@@ -89,7 +89,7 @@ def test_a_name_with_an_at_sign_is_not_split() -> None:
         ("joe", ("joe", "")),
         ("joe@example.com", ("joe", "example.com")),
         ("joe@home@example.com", ("joe@home", "example.com")),
-        ("joe@", ("joe", "")),
+        ("joe@", ("joe@", "")),
         ("@example.com", ("", "example.com")),
     ],
 )
@@ -104,6 +104,7 @@ def test_a_name_is_split_at_its_last_at_sign(name: str, parts: tuple[str, str]) 
         ("joe", "joe@host", True),
         ("joe", "joe@example.com", False),
         ("joe", "JOE", False),
+        ("joe", "joe@", False),
     ],
 )
 def test_two_names_are_of_one_user_if_they_differ_in_the_default_realm_only(
