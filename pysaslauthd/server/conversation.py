@@ -32,6 +32,7 @@ MOST_WAITING = 1024  # for their clients; the longest waiting one is forgotten
 # Then the connection is not read: what comes is the other side's to keep.
 MOST_WORKING = 256
 MOST_HELD = 4096
+MOST_ASKED = 4096  # questions under way in all; more would not be answered in time anyway
 GARBLED_CODE = "invalid_base64"
 PLAINTEXT_REFUSED = "Plaintext authentication disallowed on non-secure (SSL/TLS) connections."
 CODES = {
@@ -177,8 +178,7 @@ class Conversation:
             _initial(mechanism, initial),
             about.origin,
         )
-        request = Request(auth, mechanism, exchange, received)
-        self._tell(request, exchange.advance(None, received))
+        self._advance(Request(auth, mechanism, exchange, received), None)
 
     def _continue(self, message: Continue, received: float) -> None:
         number = message.number
@@ -194,7 +194,13 @@ class Conversation:
             self.replies.append(request.granted)
         else:
             request.received = received
-            self._tell(request, request.exchange.advance(message.response.reveal(), received))
+            self._advance(request, message.response.reveal())
+
+    def _advance(self, request: Request, response: bytes | None) -> None:
+        if len(self._tasks) >= MOST_ASKED:
+            self._outages.append(encode_failure(request.number, code="temp_fail"))
+        else:
+            self._tell(request, request.exchange.advance(response, request.received))
 
     def _cancel(self, message: Cancel) -> None:
         self._waiting.pop(message.number, None)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.sasl.server.mechanism import Mechanism
+from pysaslauthd.server import conversation
 from pysaslauthd.server.conversation import Conversation, Rules
 from pysaslauthd.server.listener import Networks
 from pysaslauthd.wire.dovecot import encode_greeting
@@ -225,18 +226,23 @@ class DovecotDoor:
         except Exception:
             log.exception("fault while serving a connection")
             connection.conversation.is_over = True
+        if len(self._tasks) >= conversation.MOST_ASKED:
+            self._complain(
+                "too many requests wait for an answer: no more are asked about; find out why the"
+                " backend is slow, or which client asks so much"
+            )
         self._settle(connection)
 
     def _settle(self, connection: Connection) -> None:
         """Send what is to be sent; then hang up, or wait for what makes sense to wait for."""
-        conversation = connection.conversation
-        if conversation.replies or connection.unsent:
+        said = connection.conversation
+        if said.replies or connection.unsent:
             self._send(connection)
-        if conversation.is_over or (connection.is_stale and connection.is_idle):
+        if said.is_over or (connection.is_stale and connection.is_idle):
             self._drop(connection)
             return
         # Who does not take its answers, or waits for many, is not read.
-        wanted = EPOLLOUT if connection.unsent else 0 if conversation.is_busy else EPOLLIN
+        wanted = EPOLLOUT if connection.unsent else 0 if said.is_busy else EPOLLIN
         if wanted != connection.wanted:
             connection.wanted = wanted
             self._epoll.modify(connection.descriptor, wanted)

@@ -608,6 +608,26 @@ class TestManyRequests:
         }
         assert asked_meanwhile == 3  # with the one of `answered`
 
+    async def test_too_many_questions_of_all_clients_are_an_outage_for_the_next(
+        self, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(conversation, "MOST_ASKED", 2)
+        gate = Gate()
+        house.backend.answer = gate.wait
+        client, other = await house.enters(), await house.enters()
+        client.say(plain(1) + plain(2))
+        await gate.entered.acquire()
+        await gate.entered.acquire()
+
+        client.say(plain(3))
+        other.say(plain(1))
+
+        assert await client.hears() == b"FAIL\t3\tcode=temp_fail"
+        assert await other.hears() == b""
+        gate.opened.set()
+        assert await client.hears() == b"OK\t1\tuser=joe"
+        assert "too many requests wait for an answer" in caplog.text
+
     async def test_who_floods_does_not_keep_others_out(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
