@@ -565,6 +565,21 @@ class TestManyRequests:
         await gate.left.acquire()
         assert await client.hears() == b"FAIL\t1\treason=Authentication request timed out"
 
+    @pytest.mark.parametrize(
+        "line", [b"CANCEL\t1\n", b"CONT\t1\tAAAA\n", b"nonsense\n"], ids=["no", "more", "bad"]
+    )
+    async def test_what_is_cancelled_in_the_same_breath_has_begun(
+        self, house: House, line: bytes
+    ) -> None:
+        gate = Gate()
+        house.backend.answer = gate.wait
+        client = await house.enters()
+
+        client.say(plain(1) + line)
+
+        async with asyncio.timeout(DEADLINE):
+            await gate.left.acquire()
+
     async def test_a_dialogue_is_cancelled(self, house: House) -> None:
         client = await house.enters()
 
