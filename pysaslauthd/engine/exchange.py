@@ -148,13 +148,22 @@ class Exchange:
         So who guesses keeps one core busy, and no door from its other clients. A thread cannot
         be stopped: who does not want the answer any more has its turn to the end all the same.
         """
-        async with self._hashing:
+        deadline = self._source.parts.deadlines.of(self._origin.service)
+        try:
+            async with asyncio.timeout(deadline):
+                await self._hashing.acquire()
+        except TimeoutError:
+            why = f"others are hashed for: no turn within {deadline:g} s"
+            return self._end(Finished(Unavailable(why, self._script.mechanism.name), ""))
+        try:
             thread = asyncio.ensure_future(asyncio.to_thread(self._proceed, answer))
             try:
                 step = await asyncio.shield(thread)
             except asyncio.CancelledError:
                 await asyncio.wait({thread})
                 raise
+        finally:
+            self._hashing.release()
         said = self._follow(step)
         return said if isinstance(said, SAID) else await said
 

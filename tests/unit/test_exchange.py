@@ -382,3 +382,24 @@ class TestTheLog:
 
         (record,) = caplog.records
         assert record.getMessage().startswith("auth success: [user=joe]")
+
+
+async def test_who_gets_no_turn_to_be_hashed_for_in_time_is_told_of_an_outage() -> None:
+    go_on = threading.Event()
+
+    def slow(_surroundings: Surroundings, _initial: bytes | None) -> Script:
+        stored = yield from fetch("joe")
+        go_on.wait()
+        assert isinstance(stored, Stored)
+        return Finished(stored.verdict(is_proven=True), "joe")
+
+    mechanism = Mechanism("SLOW", Need.STORED_PASSWORD, Traits(), slow, hashes=True)
+    source = exchanges(deadline=0.05)
+    first = asyncio.create_task(source.start(mechanism, HERE, None, ORIGIN).proceed(None))
+    await asyncio.sleep(0)
+
+    result = await end_of(source.start(mechanism, HERE, None, ORIGIN))
+    go_on.set()
+
+    assert result == Unavailable("others are hashed for: no turn within 0.05 s", "SLOW")
+    assert isinstance((await first), Finished)
