@@ -104,8 +104,9 @@ def end(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Say whether *pid* runs; a zombie does not."""
+    """Say whether *pid* runs; a zombie does not, once its last thread has let go of its files."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
