@@ -1,6 +1,7 @@
 """The life of a worker: whom it answers, when it leaves, what it survives."""
 
 import logging
+import mmap
 import os
 import resource
 import socket
@@ -210,7 +211,8 @@ class TestItsTerm:
         kept = []
 
         def keep(question: bytes, _descriptors: list[int]) -> bytes:
-            kept.append(b"x" * MEGABYTE)
+            kept.append(mmap.mmap(-1, MEGABYTE))  # the heap may have room already
+            kept[-1].write(b"x" * MEGABYTE)
             return question
 
         with worker(keep, Term(0, 4 * MEGABYTE)) as (_, end):
