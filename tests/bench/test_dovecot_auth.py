@@ -305,7 +305,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", RUNS[:2])  # the third is the second with another setting
 @pytest.mark.parametrize("mechanism", ["PLAIN", *dovecot_auth.CHALLENGED])
 @pytest.mark.usefixtures("root")
 def test_each_server_knows_the_benchmarks_users_with_each_mechanism(
