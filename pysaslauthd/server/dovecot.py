@@ -8,12 +8,10 @@ import asyncio
 import ipaddress
 import itertools
 import logging
-import math
 import os
 import secrets
 import select
 import socket
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from socket import SocketType
@@ -22,6 +20,7 @@ from typing import NamedTuple
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.sasl.server.mechanism import Mechanism
 from pysaslauthd.server import conversation
+from pysaslauthd.server.complaints import Complaints
 from pysaslauthd.server.conversation import Conversation, Rules
 from pysaslauthd.server.listener import Networks
 from pysaslauthd.wire.dovecot import encode_greeting
@@ -35,7 +34,6 @@ TURN = 0.01  # seconds; the same after these
 CONNECTIONS_AT_ONCE = 16
 SWEEP_EVERY = 15.0  # seconds between looks for requests whose client has abandoned them
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
-SECONDS_BETWEEN_COMPLAINTS = 60.0
 STREAM, DONT_WAIT = int(socket.SOCK_STREAM), int(socket.MSG_DONTWAIT)
 EPOLLIN, EPOLLOUT, GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 # In Dovecot's order.
@@ -81,7 +79,7 @@ class DovecotDoor:
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
-        self._complained: dict[str, float] = {}
+        self._complaints = Complaints(log)
         self._sweeper = loop.call_later(SWEEP_EVERY, self._sweep)
         loop.add_reader(self._epoll, self._on_events)
 
@@ -143,7 +141,7 @@ class DovecotDoor:
         found = ipaddress.ip_address(address)
         if any(found in network for network in self._limits.allowed):
             return True
-        self._complain("%s may not ask: it is not in dovecot_allow", address)
+        self._complaints.error("%s may not ask: it is not in dovecot_allow", address)
         return False
 
     def _greet(self, client: SocketType) -> None:
@@ -166,7 +164,7 @@ class DovecotDoor:
 
     def _make_place(self) -> None:
         """Hang up on the client that has been silent longest: Postfix connects again."""
-        self._complain(
+        self._complaints.error(
             "too many open connections (at most %d): closing those that are silent longest;"
             " raise the limit on open files or find the client that keeps them open",
             self._limits.most,
@@ -217,7 +215,7 @@ class DovecotDoor:
         try:
             connection.conversation.hear(data, received)
         except MalformedMessage as error:
-            self._complain(
+            self._complaints.error(
                 "a client of the Dovecot door is hung up on: %s; more of these are not logged for a"
                 " minute: see that nothing but mail servers is told of this socket",
                 error,
@@ -227,7 +225,7 @@ class DovecotDoor:
             log.exception("fault while serving a connection")
             connection.conversation.is_over = True
         if len(self._tasks) >= conversation.MOST_ASKED:
-            self._complain(
+            self._complaints.error(
                 "too many requests wait for an answer: no more are asked about; find out why the"
                 " backend is slow, or which client asks so much"
             )
@@ -276,20 +274,13 @@ class DovecotDoor:
         """Accept nothing for a moment: the listener stays readable."""
         if isinstance(error, ConnectionAbortedError):
             return
-        self._complain("cannot accept connections: %s; trying again", error.strerror)
+        self._complaints.error("cannot accept connections: %s; trying again", error.strerror)
         self._loop.remove_reader(listener)
         self._loop.call_later(PAUSE, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
             self._loop.add_reader(listener, self._accept, listener)
-
-    def _complain(self, text: str, *values: object) -> None:
-        """Log a line, but not one like it soon again: clients decide how many there would be."""
-        now = time.monotonic()
-        if now - self._complained.get(text, -math.inf) >= SECONDS_BETWEEN_COMPLAINTS:
-            self._complained[text] = now
-            log.error(text, *values)
 
 
 def _with_flags(mechanisms: Iterable[Mechanism]) -> list[tuple[str, list[str]]]:

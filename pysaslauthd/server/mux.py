@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from pysaslauthd.model import AuthRequest, AuthResult
+from pysaslauthd.server.complaints import Complaints
 from pysaslauthd.server.waiting import Bounds, Client, Waiting, WaitingRoom
 from pysaslauthd.wire.mux import (
     Limits,
@@ -36,7 +37,6 @@ PEEK = CONSUME | int(socket.MSG_PEEK)
 ADDRESS_GRACE = 0.05  # seconds for the rest of a fifth field that has begun
 LINGER = 1.0  # seconds in which a client may still write after its answer
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
-SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 Check = Callable[[AuthRequest, Client], AuthResult | Awaitable[AuthResult]]
 
@@ -59,7 +59,7 @@ class MuxDoor:
         self._room = WaitingRoom(loop, rules.bounds, self._on_bytes)
         self._listeners: list[socket.socket] = []
         self._answering: set[asyncio.Task[None]] = set()
-        self._complained = float("-inf")
+        self._complaints = Complaints(log)
 
     def follow(self, rules: Rules) -> None:
         """Serve by *rules* from now on; answers under way are not affected."""
@@ -151,7 +151,9 @@ class MuxDoor:
         try:
             request = decode_request(data, received, rules.limits, final=final)
             if len(self._answering) >= rules.bounds.most:
-                self._complain("too many requests wait for an answer: no more are asked about")
+                self._complaints.error(
+                    "too many requests wait for an answer: no more are asked about"
+                )
                 answer(client, rules.on_outage)
             elif request is not None:
                 result = rules.check(request, client)
@@ -262,15 +264,9 @@ class MuxDoor:
         """
         if isinstance(error, ConnectionAbortedError) or self._room.make_place():
             return
-        self._complain("cannot accept connections: %s; trying again", error.strerror)
+        self._complaints.error("cannot accept connections: %s; trying again", error.strerror)
         self._loop.remove_reader(listener)
         self._loop.call_later(PAUSE, self._resume, listener)
-
-    def _complain(self, text: str, *values: object) -> None:
-        now = time.monotonic()
-        if now - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
-            self._complained = now
-            log.error(text, *values)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import NamedTuple
 
+from pysaslauthd.server.complaints import Complaints
+
 log = logging.getLogger(__name__)
 
 ONCE = select.EPOLLIN | select.EPOLLONESHOT
 EVENTS_AT_ONCE = 64  # then the listeners get their turn
 DRIBBLE_FACTOR = 3  # a request must be complete within so many idle times of its first byte
-SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 
 # The C type below socket.socket: that one's methods cost a quarter of the rate.
@@ -61,7 +62,7 @@ class WaitingRoom:
         self._epoll = select.epoll()
         self._by_silence: OrderedDict[int, Waiting] = OrderedDict()  # the longest silent first
         self._sweeper: asyncio.TimerHandle | None = None
-        self._complained = float("-inf")
+        self._complaints = Complaints(log)
         loop.add_reader(self._epoll, self._on_events)
 
     def __len__(self) -> int:
@@ -148,11 +149,7 @@ class WaitingRoom:
             self.close(connection)
 
     def _complain(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._complained < SECONDS_BETWEEN_COMPLAINTS:
-            return
-        self._complained = now
-        log.warning(
+        self._complaints.warning(
             "too many open connections (at most %d): %s; raise the limit on open files"
             " or find the client that keeps them open",
             self.bounds.most,
