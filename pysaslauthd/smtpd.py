@@ -34,7 +34,8 @@ from pysaslauthd.sasl.server.mechanism import ChannelBinding, Mechanism, Need, S
 from pysaslauthd.server.auth import KEY_BYTES, Auth
 from pysaslauthd.server.binding import end_point
 from pysaslauthd.server.relay import Upstream
-from pysaslauthd.server.submission import Limits, Rules, SubmissionDoor
+from pysaslauthd.server.submission import Limits, Rules
+from pysaslauthd.server.submission_door import SubmissionDoor
 from pysaslauthd.smtp.banner import Offer
 from pysaslauthd.smtp.options import DEFAULT_POLICY, Policy
 from pysaslauthd.supervisor import Supervisor

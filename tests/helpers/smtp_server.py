@@ -1,5 +1,6 @@
 """aiosmtpd servers with our AUTH, each in a thread of its own, and a client to talk to them."""
 
+import base64
 import socket
 import ssl
 import struct
@@ -162,3 +163,9 @@ class Client:
         self._lines.close()
         self._socket = trusting_context().wrap_socket(self._socket)
         self._lines = self._socket.makefile("rb")
+
+
+def auth_plain(user: str, password: str) -> str:
+    """Return the command by which *user* logs in with *password*."""
+    message = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+    return f"AUTH PLAIN {message}"

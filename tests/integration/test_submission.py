@@ -16,11 +16,11 @@ from tests.helpers.certificates import Authority, Certificate
 from tests.helpers.daemon import put
 from tests.helpers.processes import free_port, short_directory, wait_for
 from tests.helpers.smtp import greeting
-from tests.helpers.smtp_server import Client, trusting_context
+from tests.helpers.smtp_server import Client, auth_plain, trusting_context
 from tests.helpers.submission import Behind, Submission, behind, submission
 
-JOE = "AUTH PLAIN " + base64.b64encode(b"\0joe\0joepw").decode()
-WRONG = "AUTH PLAIN " + base64.b64encode(b"\0joe\0wrong").decode()
+JOE = auth_plain("joe", "joepw")
+WRONG = auth_plain("joe", "wrong")
 ANSWERS = {
     "MAIL busy@example.org": "451 4.3.2 try later",
     "MAIL leaving@example.org": "421 4.3.2 leaving",
@@ -194,13 +194,14 @@ def test_there_are_only_so_many_recipients(joe: Client) -> None:
     assert joe.say("RCPT TO:<r3@foreign.example>") == ["452 4.5.3 Error: too many recipients"]
 
 
-def test_a_message_is_only_so_large(joe: Client) -> None:
+def test_a_message_is_only_so_large(running: Submission, joe: Client) -> None:
     assert joe.say("MAIL FROM:<joe@example.org> SIZE=5001")[0].startswith("552 ")
     joe.say("MAIL FROM:<joe@example.org>")
     joe.say("RCPT TO:<ann@foreign.example>")
     joe.say("DATA")
 
     assert joe.say("x" * 60 + ("\r\n" + "x" * 60) * 100 + "\r\n.")[0].startswith("552 ")
+    assert "[from=joe@example.org] [to=] [reply=552 " in running.log()
 
 
 @pytest.mark.parametrize("address", ["<a\x01b@c.example>", "<a\rb@c.example>"])
@@ -634,12 +635,10 @@ def test_a_backend_that_needs_root_and_workers_works(
         Client(server.port) as client,
     ):
         said = client.say("EHLO client.test.example")
-        right = base64.b64encode(f"\0{name}\0anns password".encode()).decode()
-        wrong = base64.b64encode(f"\0{name}\0joes password".encode()).decode()
 
         assert "250-AUTH PLAIN" in said
-        assert client.say(f"AUTH PLAIN {wrong}")[0].startswith("535 ")
-        assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
+        assert client.say(auth_plain(name, "joes password"))[0].startswith("535 ")
+        assert client.say(auth_plain(name, "anns password"))[0].startswith("235 ")
 
 
 def test_nobody_is_of_a_realm_that_the_backend_does_not_look_at(
@@ -653,11 +652,11 @@ def test_nobody_is_of_a_realm_that_the_backend_does_not_look_at(
         Client(server.port) as client,
     ):
         client.say("EHLO client.test.example")
-        other = base64.b64encode(f"\0{name}@boss.example\0anns password".encode()).decode()
-        right = base64.b64encode(f"\0{name}@example.org\0anns password".encode()).decode()
+        other = auth_plain(f"{name}@boss.example", "anns password")
+        right = auth_plain(f"{name}@example.org", "anns password")
 
-        assert client.say(f"AUTH PLAIN {other}")[0].startswith("535 ")
-        assert client.say(f"AUTH PLAIN {right}")[0].startswith("235 ")
+        assert client.say(other)[0].startswith("535 ")
+        assert client.say(right)[0].startswith("235 ")
 
 
 def test_a_silent_client_is_let_go() -> None:
