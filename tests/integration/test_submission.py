@@ -533,6 +533,39 @@ def test_a_backend_for_whose_mechanisms_nothing_is_left_is_warned_of() -> None:
         assert "nobody can log in without TLS" in server.log()
 
 
+def test_noplaintext_leaves_those_that_show_no_password_and_old_clients_a_line_of_their_own() -> (
+    None
+):
+    flags = [
+        *("--mech-list", "PLAIN LOGIN CRAM-MD5 DIGEST-MD5", "--broken-sasl-auth-clients"),
+        *("--security-options", "noanonymous, noplaintext"),
+    ]
+    with (
+        short_directory("sm-") as own,
+        submission(own, *flags) as server,
+        Client(server.port) as client,
+    ):
+        said = client.say("EHLO client.test.example")
+
+    assert [line for line in said if "AUTH" in line] == [
+        "250-AUTH DIGEST-MD5 CRAM-MD5",
+        "250-AUTH=DIGEST-MD5 CRAM-MD5",
+    ]
+
+
+def test_who_says_twice_who_it_is_is_let_in() -> None:
+    with short_directory("sm-") as own:
+        put(own / "sasldb2", "example.org", "tom", b"mypass")
+        (own / "sasldb2").chmod(0o644)
+        with (
+            submission(own, "--local-domain", "example.org") as server,
+            Client(server.port) as client,
+        ):
+            client.say("EHLO client.test.example")
+
+            assert client.say("AUTH PLAIN dG9tAHRvbQBteXBhc3M=")[0].startswith("235 ")
+
+
 def test_a_list_of_mechanisms_is_all_that_is_offered() -> None:
     with (
         short_directory("sm-") as own,
