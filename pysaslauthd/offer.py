@@ -1,4 +1,4 @@
-"""What the Dovecot door offers, and to whom, by the settings."""
+"""Which mechanisms our own doors offer, and to whom the Dovecot door does, by the settings."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -63,23 +63,33 @@ def _is_here(place: str) -> bool:
 
 
 def _is_wanted(mechanism: Mechanism, names: set[str] | None) -> bool:
-    if names is not None:
-        return mechanism.name in names
-    # EXTERNAL would fail for all but Dovecot's own servers: no other names a certificate's owner.
+    return is_default(mechanism) if names is None else mechanism.name in names
+
+
+def is_default(mechanism: Mechanism) -> bool:
+    """Say whether *mechanism* is offered where none are named.
+
+    EXTERNAL would fail for all but Dovecot's own servers: no other names a certificate's
+    owner. Many a client that sees -PLUS takes it, and has another type of channel binding.
+    """
     return not mechanism.traits.anonymous and mechanism.need not in {
         Need.EXTERNAL_IDENTITY,
         Need.CHANNEL_BINDING,
     }
 
 
+def named(setting: str, name: str, known: Iterable[Mechanism]) -> Mechanism:
+    """Return the mechanism of that *name*; StartupError lists those *known*, if there is none."""
+    mechanism = registry.find(name)
+    if mechanism is None:
+        names = " ".join(one.name for one in known)
+        raise StartupError(f"{setting}: there is no mechanism {name}", f"known are {names}")
+    return mechanism
+
+
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
-        mechanism = registry.find(name)
-        if mechanism is None:
-            known = " ".join(registry.BY_NAME)
-            raise StartupError(
-                f"dovecot_mechanisms: there is no mechanism {name}", f"known are {known}"
-            )
+        mechanism = named("dovecot_mechanisms", name, registry.STRONGEST_FIRST)
         if mechanism.need is Need.CHANNEL_BINDING:
             raise StartupError(
                 f"dovecot_mechanisms: {name} is bound to TLS, of which a mail server tells nothing"

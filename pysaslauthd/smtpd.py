@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pysaslauthd import channel, logs, privileges, worker
+from pysaslauthd import channel, logs, offer, privileges, worker
 from pysaslauthd.app import build_parts
 from pysaslauthd.config.settings import Settings
 from pysaslauthd.engine.exchange import Exchanges, Parts
@@ -238,20 +238,14 @@ def _is_of_use(mechanism: Mechanism) -> bool:
 
 
 def _is_wanted(mechanism: Mechanism, names: Sequence[str] | None) -> bool:
-    if names is not None:
-        return mechanism.name in names
-    # Many a client that sees -PLUS takes it, and has another type of channel binding.
-    return _is_of_use(mechanism) and mechanism.need is not Need.CHANNEL_BINDING
+    return offer.is_default(mechanism) if names is None else mechanism.name in names
 
 
 def _check_names(names: Sequence[str] | None) -> None:
     """Raise StartupError where one of *names* is that of no mechanism, or of one with no name."""
+    known = [one for one in registry.STRONGEST_FIRST if _is_of_use(one)]
     for name in names or ():
-        mechanism = registry.find(name)
-        if mechanism is None:
-            known = " ".join(one.name for one in registry.STRONGEST_FIRST if _is_of_use(one))
-            raise StartupError(f"--mech-list: there is no mechanism {name}", f"known are {known}")
-        if not _is_of_use(mechanism):
+        if not _is_of_use(offer.named("--mech-list", name, known)):
             raise StartupError(f"--mech-list: {name}: whoever hands in mail must have a password")
 
 
