@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -227,8 +228,15 @@ class Daemon:
         settings = self._settings
         mode, group, owner = settings.socket_mode, settings.socket_group, settings.socket_owner
         listener = listen(path, mode, group, owner)
-        self._bound.append((Path(path), Path(path).lstat().st_ino))
+        made = Path(path).lstat()
+        self._bound.append((Path(path), made.st_ino))
         log.info("listening on socket: %s", path)
+        if made.st_uid == made.st_gid == 0 and not made.st_mode & stat.S_IWOTH:
+            log.warning(
+                "%s is for root alone: name the mail server's group with --socket-group, or"
+                " its user with --socket-owner",
+                path,
+            )
         return listener
 
     def _remove_sockets(self) -> None:

@@ -40,16 +40,19 @@ class Doors:
         StartupError, and all stays as it was, where no SASL mechanism could be offered.
         """
         loop = asyncio.get_running_loop()
-        rules = mux_rules(settings, parts.authenticator, most_connections(settings))
+        # Of systemd's sockets the settings say nothing.
+        doors = bool(self._listeners.mux) + bool(self._listeners.dovecot)
+        most = most_connections(settings) // max(1, doors)
+        rules = mux_rules(settings, parts.authenticator, most)
         if self._listeners.dovecot:
-            self._follow_dovecot(loop, settings, parts.distrusting_realms())
+            self._follow_dovecot(loop, settings, parts.distrusting_realms(), most)
         if self._mux is None:
             self._mux = mux.MuxDoor(loop, rules)
         else:
             self._mux.follow(rules)
 
     def _follow_dovecot(
-        self, loop: asyncio.AbstractEventLoop, settings: Settings, parts: Parts
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, parts: Parts, most: int
     ) -> None:
         possible = Exchanges(parts, registry.usable())
         offered = offer.choose(settings, possible.mechanisms)
@@ -65,7 +68,7 @@ class Doors:
             only_secured=settings.dovecot_secured_only,
             tells_outage=settings.on_outage == "no",
         )
-        limits = dovecot.Limits(most_connections(settings), offer.allowed(settings))
+        limits = dovecot.Limits(most, offer.allowed(settings))
         if self._dovecot is None:
             self._dovecot = dovecot.DovecotDoor(loop, rules, limits)
         else:
@@ -112,8 +115,7 @@ def mux_rules(settings: Settings, engine: Authenticator, most: int) -> mux.Rules
 
 
 def most_connections(settings: Settings) -> int:
-    """Return how many connections each door may have: what descriptors allow, shared out."""
+    """Return how many connections the doors may have, by what descriptors allow."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = SPARE_DESCRIPTORS + find_mechanism(settings).connections(settings)
-    found = descriptors - min(wanted, descriptors // 2)
-    return found // 2 if settings.dovecot else found
+    return descriptors - min(wanted, descriptors // 2)

@@ -54,12 +54,14 @@ class Secret:
 class Origin(NamedTuple):
     """Where a request came from: the application's service name and its client's address.
 
-    *mechanism*: the SASL mechanism's name, where the door speaks SASL itself.
+    *mechanism*: the SASL mechanism's name, where the door speaks SASL itself. *local*: the
+    application's own address, to which the client came. Addresses are `address;port` or less.
     """
 
     service: str
     remote: str = ""
     mechanism: str = ""
+    local: str = ""
 
 
 class AuthRequest(NamedTuple):

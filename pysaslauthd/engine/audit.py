@@ -47,13 +47,14 @@ class Audit:
                 )
 
     def _who(self, request: AuthRequest) -> str:
-        service, remote, mechanism = request.origin
+        service, remote, mechanism, local = request.origin
         who = (
             f"[user={escaped(self._names.logged_user(request))}]"
             f" [service={escaped(service)}] [realm={escaped(request.realm)}]"
         )
         # Where we know more than the C daemon: before what it has last.
         who += f" [remote={escaped(remote)}]" if remote else ""
+        who += f" [local={escaped(local)}]" if local else ""
         return f"{who} [sasl={mechanism}]" if mechanism else who
 
 

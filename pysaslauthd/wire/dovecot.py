@@ -205,7 +205,12 @@ def _about(mechanism: str, parameters: bytes) -> About:
     name_of_certificate = values.get(b"cert_username", "")
     is_known = b"valid-client-cert" in values and name_of_certificate.isprintable()
     return About(
-        Origin(service, _remote(values), mechanism),
+        Origin(
+            service,
+            _endpoint(values, b"rip", b"rport"),
+            mechanism,
+            _endpoint(values, b"lip", b"lport"),
+        ),
         secured=b"secured" in values,
         certificate=name_of_certificate if is_known and name_of_certificate else None,
         final_beside_success=b"final-resp-ok" in values,
@@ -213,9 +218,9 @@ def _about(mechanism: str, parameters: bytes) -> About:
     )
 
 
-def _remote(values: dict[bytes, str]) -> str:
-    """Return `address;port` of the client, as the mux protocol has it; what there is of it."""
-    address, port = values.get(b"rip", ""), values.get(b"rport", "")
+def _endpoint(values: dict[bytes, str], its_address: bytes, its_port: bytes) -> str:
+    """Return `address;port`, as the mux protocol has it; what there is of it."""
+    address, port = values.get(its_address, ""), values.get(its_port, "")
     try:
         ipaddress.ip_address(address)
     except ValueError:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.activation import passed_sockets
 from tests.helpers.instance import SECONDS, Instance, children_of, end, instance, run
 from tests.helpers.processes import accepts, free_port, short_directory, wait_for
+from tests.helpers.stores import only_root
 
 RIGHT, WRONG = (base64.b64encode(b"\0joe\0" + word).decode() for word in (b"pw", b"no"))
 
@@ -103,7 +105,7 @@ def test_the_log_says_who_asked(place: Instance) -> None:
     with place.running(configure(place), f"--dovecot={auth}") as server:
         ask(auth, WRONG)
 
-    line = "[user=joe] [service=smtp] [realm=] [remote=192.0.2.7] [sasl=PLAIN] [mech=sasldb]"
+    line = "[user=joe] [service=smtp] [realm=] [remote=192.0.2.7] [local=127.0.0.1] [sasl=PLAIN]"
     assert f"auth failure: {line}" in server.output()
     assert WRONG not in server.output()
 
@@ -188,6 +190,33 @@ def test_the_mode_of_a_socket_is_what_is_set(place: Instance) -> None:
 
     with place.running(f"--dovecot={auth}", "--socket-mode=600"):
         assert auth.stat().st_mode & 0o777 == 0o600
+
+
+def is_told_of_root(place: Instance, *flags: str) -> bool:
+    """Say whether the start warns of a socket that root alone can reach."""
+    auth = place.directory / "auth"
+    with place.running(f"--dovecot={auth}", *flags) as server:
+        server.stop()
+        return f"{auth} is for root alone: name the mail server's group" in server.output()
+
+
+@only_root
+def test_a_socket_that_no_mail_server_can_reach_is_told_of(place: Instance) -> None:
+    assert is_told_of_root(place)
+
+
+@only_root
+@pytest.mark.parametrize(
+    "flag", ["--socket-mode=666", "--socket-group=mail", "--socket-owner=mail"]
+)
+def test_a_socket_that_a_mail_server_can_reach_is_not(place: Instance, flag: str) -> None:
+    assert not is_told_of_root(place, flag)
+
+
+def test_a_socket_from_systemd_has_its_door_by_its_name(place: Instance) -> None:
+    with passed_sockets(place, "mux:dovecot", 2, configure(place)) as (_, auth):
+        assert ask(auth) == "OK\t1\tuser=joe"
+    assert auth.is_socket()
 
 
 def test_the_daemon_leaves_while_mail_servers_are_connected(place: Instance) -> None:

@@ -17,6 +17,7 @@ from pysaslauthd.model import (
 
 JOE = AuthRequest("joe", Secret(b"hunter2"), "example.org", Origin("smtp"), 0.0)
 FAR = JOE._replace(origin=Origin("smtp", "192.0.2.7;51234"))
+TOLD = JOE._replace(origin=Origin("smtp", "192.0.2.7", "PLAIN", "198.51.100.1;587"))
 YES = Accepted("joe", "sasldb")
 NO = Rejected(Reason.WRONG_PASSWORD, "sasldb")
 
@@ -71,6 +72,14 @@ pytestmark = pytest.mark.usefixtures("seen_logs")
             " [remote=192.0.2.7;51234] [mech=sasldb] [reason=Unknown]",
             logging.INFO,
             id="no-from-afar",
+        ),
+        pytest.param(
+            TOLD,
+            NO,
+            "auth failure: [user=joe] [service=smtp] [realm=example.org] [remote=192.0.2.7]"
+            " [local=198.51.100.1;587] [sasl=PLAIN] [mech=sasldb] [reason=Unknown]",
+            logging.INFO,
+            id="no-with-all-that-can-be-told",
         ),
         pytest.param(
             JOE,

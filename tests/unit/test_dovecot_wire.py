@@ -166,9 +166,14 @@ def test_a_mechanism_is_the_same_in_any_case() -> None:
 
 class TestWhatIsToldOfTheClient:
     def test_address_and_port_are_one(self) -> None:
-        found = about(b"service=smtp\trip=2001:db8::7\trport=4711\tlip=::1\tlport=25")
+        found = about(b"service=smtp\trip=2001:db8::7\trport=4711")
 
         assert found.origin == Origin("smtp", "2001:db8::7;4711", "PLAIN")
+
+    def test_it_may_be_told_where_the_client_came_to(self) -> None:
+        found = about(b"service=smtp\tlip=::1\tlport=25")
+
+        assert found.origin == Origin("smtp", "", "PLAIN", "::1;25")
 
     def test_an_address_may_stand_alone(self) -> None:
         assert about(b"service=smtp\trip=192.0.2.7").origin == Origin("smtp", "192.0.2.7", "PLAIN")
