@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from socket import SocketType
 from typing import NamedTuple
 
 from pysaslauthd import channel
+from pysaslauthd.server.peers import asking_process
 from pysaslauthd.worker import ADDRESSES
 from pysaslauthd.workers.pool import Pool, Size, Source
 from pysaslauthd.workers.questions import WorkerLost
@@ -25,7 +25,6 @@ MOST_FRUITLESS = 1024  # processes
 OVERLOADED = 1.0  # seconds without addresses after one was not found in time
 SAY_AGAIN = 0.1  # seconds
 WISH_PATIENCE = 10.0  # seconds for the supervisor to start a worker
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 OnStarted = Callable[[int, socket.socket | None], None]
 
@@ -144,13 +143,3 @@ class Addresses:
         self._fruitless.move_to_end(pid)
         if len(self._fruitless) > MOST_FRUITLESS:
             self._fruitless.popitem(last=False)
-
-
-def asking_process(connection: SocketType) -> int:
-    """Return the id of the process that opened *connection*; 0 where it is not known here."""
-    try:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    except OSError:
-        return 0
-    pid: int = CREDENTIALS.unpack(credentials)[0]
-    return pid

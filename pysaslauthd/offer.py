@@ -32,12 +32,16 @@ def check(settings: Settings) -> None:
 def choose(settings: Settings, possible: Iterable[Mechanism]) -> dict[str, Mechanism]:
     """Return those of *possible* that are offered, by name; StartupError if there is none.
 
-    Postfix does not start without: nobody could hand in mail, with a password or without.
+    In the order in which they are named, as with Dovecot. Postfix does not start without:
+    nobody could hand in mail, with a password or without.
     """
     names = settings.dovecot_mechanisms
     _check_names(names or ())
-    wanted = None if names is None else {name.upper() for name in names}
-    found = {one.name: one for one in possible if _is_wanted(one, wanted)}
+    found = {one.name: one for one in possible}
+    if names is None:
+        found = {name: one for name, one in found.items() if is_default(one)}
+    else:
+        found = {name: found[name] for name in map(str.upper, names) if name in found}
     if not found:
         raise StartupError(
             f"dovecot_mechanisms: the backend {settings.mechanism} can complete none of them,"
@@ -60,10 +64,6 @@ def _is_here(place: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return True  # a path, or what cannot be listened at
-
-
-def _is_wanted(mechanism: Mechanism, names: set[str] | None) -> bool:
-    return is_default(mechanism) if names is None else mechanism.name in names
 
 
 def is_default(mechanism: Mechanism) -> bool:

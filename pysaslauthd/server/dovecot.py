@@ -23,6 +23,7 @@ from pysaslauthd.server import conversation
 from pysaslauthd.server.complaints import Complaints
 from pysaslauthd.server.conversation import Conversation, Rules
 from pysaslauthd.server.listener import Networks
+from pysaslauthd.server.peers import described
 from pysaslauthd.wire.dovecot import encode_greeting
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ EVENTS_AT_ONCE = 64
 ROUNDS_AT_ONCE = 8  # then everything else has its turn
 TURN = 0.01  # seconds; the same after these
 CONNECTIONS_AT_ONCE = 16
+LOOKED_AT = 64  # of the longest silent, when a place is needed
 SWEEP_EVERY = 15.0  # seconds between looks for requests whose client has abandoned them
 PAUSE = 0.1  # seconds without accepting after an error that would only come again
 STREAM, DONT_WAIT = int(socket.SOCK_STREAM), int(socket.MSG_DONTWAIT)
@@ -163,13 +165,18 @@ class DovecotDoor:
         self._settle(connection)
 
     def _make_place(self) -> None:
-        """Hang up on the client that has been silent longest: Postfix connects again."""
+        """Hang up on a client that has long been silent: Postfix connects again.
+
+        On one that waits for something only if all that are looked at do.
+        """
         self._complaints.error(
             "too many open connections (at most %d): closing those that are silent longest;"
             " raise the limit on open files or find the client that keeps them open",
             self._limits.most,
         )
-        self._drop(next(iter(self._by_silence.values())))
+        by_silence = self._by_silence.values()
+        idle = (one for one in itertools.islice(by_silence, LOOKED_AT) if one.is_idle)
+        self._drop(next(idle, next(iter(by_silence))))
 
     def _on_events(self) -> None:
         """Serve who says something, and who does so meanwhile: a turn of the loop costs more."""
@@ -216,8 +223,9 @@ class DovecotDoor:
             connection.conversation.hear(data, received)
         except MalformedMessage as error:
             self._complaints.error(
-                "a client of the Dovecot door is hung up on: %s; more of these are not logged for a"
-                " minute: see that nothing but mail servers is told of this socket",
+                "a client of the Dovecot door is hung up on: %s: %s; more of these are not logged"
+                " for a minute: see that nothing but mail servers is told of this socket",
+                described(connection.client),
                 error,
             )
             connection.conversation.is_over = True

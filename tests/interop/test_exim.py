@@ -18,6 +18,7 @@ from tests.helpers.exim import (
     running_exim,
 )
 from tests.helpers.postfix import join_group
+from tests.helpers.processes import wait_for
 from tests.helpers.smtp import gsasl_auth, swaks, swaks_auth
 
 pytestmark = pytest.mark.interop("swaks", "gsasl", "unshare")
@@ -92,7 +93,8 @@ class TestDovecotDriver:
 
         swaks_auth(peers.by_dovecot.port, "PLAIN", "joe", "wrong")
 
-        assert "535 Incorrect authentication data (set_id=joe)" in peers.by_dovecot.log()[before:]
+        line = "535 Incorrect authentication data (set_id=joe)"
+        wait_for(lambda: line in peers.by_dovecot.log()[before:], "Exim's line")
 
     def test_where_clients_are_is_in_our_line_about_a_refusal(self, peers: Peers) -> None:
         before = len(peers.door.daemon.log())
@@ -100,7 +102,8 @@ class TestDovecotDriver:
         swaks_auth(peers.by_dovecot.port, "PLAIN", "joe", "wrong")
 
         assert re.search(
-            r"auth failure: \[user=joe\] \[service=smtp\] .*\[remote=127\.0\.0\.1\] \[sasl=PLAIN\]",
+            r"auth failure: \[user=joe\] \[service=smtp\] .*\[remote=127\.0\.0\.1\]"
+            r" \[local=127\.0\.0\.1\] \[sasl=PLAIN\]",
             peers.door.daemon.log()[before:],
         )
 

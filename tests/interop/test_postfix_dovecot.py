@@ -157,10 +157,8 @@ class TestMechanisms:
 
         log_in(session, "wrong")
 
-        assert (
-            "authentication failed: (reason unavailable), sasl_username=joe"
-            in (peers.postfix.log()[before:])
-        )
+        line = "authentication failed: (reason unavailable), sasl_username=joe"
+        wait_for(lambda: line in peers.postfix.log()[before:], "Postfix's line")
 
     def test_an_exchange_that_is_given_up_leaves_room_for_others(
         self, session: smtplib.SMTP
@@ -178,7 +176,8 @@ class TestWhereClientsAre:
         log_in(session, "wrong")
 
         assert re.search(
-            r"auth failure: \[user=joe\] \[service=smtp\] .*\[remote=127\.0\.0\.1\] \[sasl=PLAIN\]",
+            r"auth failure: \[user=joe\] \[service=smtp\] .*\[remote=127\.0\.0\.1\]"
+            r" \[local=127\.0\.0\.1\] \[sasl=PLAIN\]",
             peers.door.daemon.log()[before:],
         )
 

@@ -480,7 +480,16 @@ class TestFaultsThatEndTheConnection:
             client.say(b"nonsense\n")
             assert await client.hears() == b""
 
-        assert caplog.text.count("is hung up on: an unknown command; more of these are not") == 1
+        assert caplog.text.count("an unknown command; more of these are not logged") == 1
+
+    async def test_the_line_says_who_it_was(
+        self, house: House, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = await house.enters()
+        client.say(b"nonsense\n")
+        await client.hears()
+
+        assert f"hung up on: process {os.getpid()} of user {os.getuid()}: an" in caplog.text
 
     async def test_it_does_not_hide_a_line_about_something_else(
         self, house: House, caplog: pytest.LogCaptureFixture
@@ -948,6 +957,34 @@ class TestManyConnections:
         await answered(house, first)
         await answered(house, third)
         assert "at most 2" in caplog.text
+
+    async def test_one_that_waits_for_its_answer_does_not(self, house: House) -> None:
+        gate = Gate()
+        house.backend.answer = gate.wait
+        house.follow(house.rules(), Limits(2))
+        first, second = await house.enters(), await house.enters()
+        first.say(plain(1))
+        await gate.entered.acquire()
+
+        await house.enters()
+
+        assert await second.hears() == b""
+        gate.opened.set()
+        assert await first.hears() == b"OK\t1\tuser=joe"
+
+    async def test_if_all_wait_for_answers_the_one_that_is_silent_longest_does(
+        self, house: House
+    ) -> None:
+        gate = Gate()
+        house.backend.answer = gate.wait
+        house.follow(house.rules(), Limits(1))
+        first = await house.enters()
+        first.say(plain(1))
+        await gate.entered.acquire()
+
+        await house.enters()
+
+        assert await first.hears() == b""
 
     async def test_where_descriptors_run_out_it_is_tried_again(
         self, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from pysaslauthd import channel, link
-from pysaslauthd.link import Addresses, Link, Workers, asking_process
+from pysaslauthd.link import Addresses, Link, Workers
+from pysaslauthd.server.peers import asking_process
 from pysaslauthd.workers.child import HELLO, STAYS
 from pysaslauthd.workers.questions import TAG_BYTES
 from tests.helpers.workers import count_descriptors, eventually
@@ -314,10 +315,3 @@ class TestAddresses:
         subject.close()
 
         assert await subject.find(connection) == ""
-
-    def test_a_connection_that_is_gone_was_opened_by_nobody_known(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.close()
-        theirs.close()
-
-        assert asking_process(ours) == 0

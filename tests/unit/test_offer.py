@@ -30,8 +30,8 @@ def test_by_default_whatever_has_a_password_is_offered_strongest_first() -> None
     ]
 
 
-def test_what_is_named_is_offered_in_any_case() -> None:
-    assert chosen("plain", "EXTERNAL", "Anonymous") == ["EXTERNAL", "PLAIN", "ANONYMOUS"]
+def test_what_is_named_is_offered_in_that_order_and_in_any_case() -> None:
+    assert chosen("plain", "EXTERNAL", "Anonymous", "PLAIN") == ["PLAIN", "EXTERNAL", "ANONYMOUS"]
 
 
 @pytest.mark.parametrize(
