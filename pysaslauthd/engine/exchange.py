@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from pysaslauthd.backends.base import Found, SecretStore
 from pysaslauthd.engine.audit import Audit
 from pysaslauthd.engine.authenticator import FAULT, Authenticator
@@ -25,7 +27,6 @@ from pysaslauthd.model import (
     Unavailable,
 )
 from pysaslauthd.sasl.server.decoys import decoy_password
-from pysaslauthd.sasl.server.exchange import ServerExchange
 from pysaslauthd.sasl.server.mechanism import (
     Answer,
     Challenge,
@@ -34,6 +35,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Finished,
     Mechanism,
     Need,
+    Script,
     Step,
     Stored,
     Surroundings,
@@ -43,11 +45,13 @@ log = logging.getLogger(__name__)
 
 Said: TypeAlias = Challenge | Finished
 Known: TypeAlias = AuthResult | Stored  # what a backend was asked for
+Reader: TypeAlias = Callable[[bytes], tuple[CheckPassword, str]]
 # For isinstance, on the hot path.
 SAID = (Challenge, Finished)
 FOUND = (Secret, Rejected, Unavailable)
 KNOWN = (*VERDICTS, Stored)
 
+FAULTY = "fault in mechanism %s"
 NO_PASSWORD = Secret(b"")  # of a request in which none was said
 
 
@@ -82,7 +86,7 @@ class Exchanges:
     ) -> None:
         self.may_act_as = may_act_as
         self._known = tuple(known)
-        self._hashing = asyncio.Lock()  # held while a proof is hashed for
+        self.hashing = asyncio.Lock()  # held while a proof is hashed for
         self.follow(parts)
 
     def follow(self, parts: Parts) -> None:
@@ -99,29 +103,38 @@ class Exchanges:
         origin: Origin,
     ) -> "Exchange":
         """Return an exchange in which nothing has happened yet; *origin* is for the log."""
-        script = ServerExchange(mechanism, surroundings, initial)
         if origin.mechanism != mechanism.name:
             origin = origin._replace(mechanism=mechanism.name)
-        return Exchange(self, self._hashing, script, surroundings.key, origin)
+        return Exchange(self, mechanism, surroundings, initial, origin)
 
 
 class Exchange:
     """One exchange with one client; see `Exchanges.start`."""
 
-    __slots__ = ("_hashing", "_key", "_logged", "_origin", "_received", "_script", "_source")
+    __slots__ = (
+        "_initial",
+        "_logged",
+        "_mechanism",
+        "_origin",
+        "_received",
+        "_script",
+        "_source",
+        "_surroundings",
+    )
 
     def __init__(
         self,
         source: Exchanges,
-        hashing: asyncio.Lock,
-        script: ServerExchange,
-        key: Secret,
+        mechanism: Mechanism,
+        surroundings: Surroundings,
+        initial: bytes | None,
         origin: Origin,
     ) -> None:
         self._source = source
-        self._hashing = hashing
-        self._script = script
-        self._key = key
+        self._mechanism = mechanism
+        self._surroundings = surroundings
+        self._initial = initial
+        self._script: Script | None = None
         self._origin = origin
         self._received = 0.0
         self._logged: AuthResult | None = None  # the verdict of which the log has a line
@@ -140,7 +153,28 @@ class Exchange:
         *received* as in AuthRequest. Waiting does not raise either.
         """
         self._received = received
+        if self._initial is not None and self._mechanism.reads is not None:
+            return self._conclude(self._mechanism.reads, self._initial)
         return self._follow(self._proceed(response))
+
+    def _conclude(self, reads: Reader, message: bytes) -> Said | Awaitable[Said]:
+        """Do in one go what the script would: most exchanges go this way."""
+        try:
+            check, authzid = reads(message)
+        except MalformedMessage as error:
+            return self._end(self._refusal(error))
+        except Exception:
+            log.exception(FAULTY, self._mechanism.name)
+            return self._end(self._fault())
+        result = self._check(check)
+        if isinstance(result, VERDICTS):
+            return self._end(Finished(result, check.authcid, authzid))
+        return self._conclude_later(result, check.authcid, authzid)
+
+    async def _conclude_later(
+        self, pending: Awaitable[AuthResult], authcid: str, authzid: str
+    ) -> Said:
+        return self._end(Finished(await pending, authcid, authzid))
 
     async def _advance_in_thread(self, answer: Known) -> Said:
         """Go on where that takes long; there is one at a time.
@@ -151,10 +185,10 @@ class Exchange:
         deadline = self._source.parts.deadlines.of(self._origin.service)
         try:
             async with asyncio.timeout(deadline):
-                await self._hashing.acquire()
+                await self._source.hashing.acquire()
         except TimeoutError:
             why = f"others are hashed for: no turn within {deadline:g} s"
-            return self._end(Finished(Unavailable(why, self._script.mechanism.name), ""))
+            return self._end(Finished(Unavailable(why, self._mechanism.name), ""))
         try:
             thread = asyncio.ensure_future(asyncio.to_thread(self._proceed, answer))
             try:
@@ -163,19 +197,29 @@ class Exchange:
                 await asyncio.wait({thread})
                 raise
         finally:
-            self._hashing.release()
+            self._source.hashing.release()
         said = self._follow(step)
         return said if isinstance(said, SAID) else await said
 
     def _proceed(self, answer: Answer | None) -> Step | Finished:
-        name = self._script.mechanism.name
         try:
-            return self._script.proceed(answer)
+            if self._script is None:
+                self._script = self._mechanism.start(self._surroundings, self._initial)
+            return self._script.send(answer)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as end:
+            finished: Finished = end.value
+            return finished
         except MalformedMessage as error:
-            return Finished(Rejected(Reason.MALFORMED, name, detail=str(error)), "")
+            return self._refusal(error)
         except Exception:
-            log.exception("fault in mechanism %s", name)
-            return Finished(Unavailable("internal error", name), "")
+            log.exception(FAULTY, self._mechanism.name)
+            return self._fault()
+
+    def _refusal(self, error: MalformedMessage) -> Finished:
+        return Finished(Rejected(Reason.MALFORMED, self._mechanism.name, detail=str(error)), "")
+
+    def _fault(self) -> Finished:
+        return Finished(Unavailable("internal error", self._mechanism.name), "")
 
     def _follow(self, step: Step | Finished) -> Said | Awaitable[Said]:
         """Return what comes of *step*, and of those after it."""
@@ -193,7 +237,7 @@ class Exchange:
             step = self._proceed(answer)
 
     def _takes_long(self, answer: Known) -> bool:
-        return self._script.mechanism.hashes and isinstance(answer, Stored)
+        return self._mechanism.hashes and isinstance(answer, Stored)
 
     async def _advance_later(self, pending: Awaitable[Known]) -> Said:
         answer = await pending
@@ -217,7 +261,7 @@ class Exchange:
     def _fetch(self, authcid: str) -> Stored | Unavailable | Awaitable[Stored | Unavailable]:
         parts = self._source.parts
         if parts.store is None:  # not offered without one; but a reload may have taken it away
-            return Unavailable("the backend has no passwords any more", self._script.mechanism.name)
+            return Unavailable("the backend has no passwords any more", self._mechanism.name)
         request = parts.names.for_backend(self._request(authcid, NO_PASSWORD), parts.store.naming)
         lookup = Lookup(request.user, request.realm, request.received)
         try:
@@ -248,7 +292,7 @@ class Exchange:
             case Secret():
                 return Stored(authcid, found, store.name)
             case Rejected():
-                decoy = decoy_password(self._key, authcid)
+                decoy = decoy_password(self._surroundings.key, authcid)
                 return Stored(authcid, decoy, store.name, refusal=found)
             case Unavailable():
                 return found
@@ -261,7 +305,7 @@ class Exchange:
         if result is not self._logged:
             request = self._request(finished.authcid, NO_PASSWORD)
             self._source.parts.audit.record(request, result)
-        return finished if result is finished.result else finished._replace(result=result)
+        return finished if result is finished.result else replace(finished, result=result)
 
     def _authorised(self, finished: Finished, accepted: Accepted) -> AuthResult:
         """Return what is left of *accepted* for one who wants to act under a name."""

@@ -73,7 +73,8 @@ class Request:
     def __init__(
         self, auth: Auth, mechanism: Mechanism, exchange: Exchange, received: float
     ) -> None:
-        self.number, _, self.about, _ = auth
+        self.number = auth.number
+        self.about = auth.about
         self.mechanism = mechanism
         self.exchange = exchange
         self.received = received
@@ -160,8 +161,8 @@ class Conversation:
 
     def _begin(self, auth: Auth, received: float) -> None:
         rules = self.rules
-        number, name, about, initial = auth
-        mechanism = rules.offered.get(name)
+        number, about, initial = auth.number, auth.about, auth.initial
+        mechanism = rules.offered.get(auth.mechanism)
         if mechanism is None:
             raise MalformedMessage("AUTH with a mechanism that is not offered")
         if number in self._waiting or number in self._working:

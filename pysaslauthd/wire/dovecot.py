@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+from msgspec import Struct
+
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Origin, Secret
 
@@ -56,7 +58,7 @@ class Garbled(NamedTuple):
 GARBLED = Garbled()
 
 
-class Auth(NamedTuple):
+class Auth(Struct, frozen=True):  # which costs a quarter of a NamedTuple
     """Begin request *number*. *initial*: None where there is no initial response."""
 
     number: int
@@ -100,26 +102,22 @@ class Decoder:
         for line in lines:
             if len(line) >= LONGEST_LINE:
                 raise _too_long()
-            message = self._decode(line)
-            if message is not None:
-                yield message
+            if b"\0" in line:
+                raise MalformedMessage("a NUL in a line")
+            command, _, arguments = line.rstrip(b"\r").partition(b"\t")
+            if self._has_named_itself:
+                yield _message(command, arguments, self._minor)
+            else:
+                self._shake_hands(command, arguments)
         if len(self._rest) >= LONGEST_LINE:
             raise _too_long()
 
-    def _decode(self, line: bytes) -> Message | None:
-        if line.endswith(b"\r"):
-            line = line.rstrip(b"\r")
-        if b"\0" in line:
-            raise MalformedMessage("a NUL in a line")
-        command, _, arguments = line.partition(b"\t")
-        if self._has_named_itself:
-            return _message(command, arguments, self._minor)
+    def _shake_hands(self, command: bytes, arguments: bytes) -> None:
         if self._minor == NO_VERSION:
             self._minor = _minor_version(command, arguments)
         else:
             _check_process(command, arguments)
             self._has_named_itself = True
-        return None
 
 
 def _minor_version(command: bytes, arguments: bytes) -> int:
@@ -162,10 +160,10 @@ def _auth(arguments: bytes, minor: int) -> Auth:
 
 
 def _initial(text: bytes, minor: int) -> Secret | Garbled | None:
-    if len(text) <= 1 and text in b"=":
-        # Exim writes an empty one where its client has said nothing.
-        return Secret(b"") if text or minor >= TELLS_EMPTY_RESPONSE else None
-    return _decoded(text)
+    if text not in {b"", b"="}:
+        return _decoded(text)
+    # Exim writes an empty one where its client has said nothing.
+    return Secret(b"") if text or minor >= TELLS_EMPTY_RESPONSE else None
 
 
 def _decoded(text: bytes) -> Secret | Garbled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -155,7 +156,7 @@ def machine() -> str:
     parts = [
         f"{_processor()}, {os.cpu_count()} cores",
         f"Linux {platform.release()}",
-        f"Python {platform.python_version()}",
+        f"Python {platform.python_version()} ({sys.executable})",
         f"pysaslauthd {__version__}",
         _first_line(["saslauthd", "-v"]),
         *_dovecot(),

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from typing import cast
+
+from msgspec.structs import replace
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Accepted, AuthResult, Reason, Rejected, Secret, Unavailable
 from pysaslauthd.sasl.server.decoys import decoy_password
-from pysaslauthd.sasl.server.exchange import ServerExchange
 from pysaslauthd.sasl.server.mechanism import (
     Answer,
     Challenge,
@@ -14,6 +16,8 @@ from pysaslauthd.sasl.server.mechanism import (
     FetchPassword,
     Finished,
     Mechanism,
+    Script,
+    Step,
     Stored,
     Surroundings,
 )
@@ -32,6 +36,14 @@ Users = Mapping[str, str]
 """Names and passwords; surrogate escapes stand for bytes that are no UTF-8."""
 
 
+def proceed(script: Script, answer: Answer | None) -> Step | Finished:
+    """Return the next step of *script*, or its end; None starts it."""
+    try:
+        return script.send(cast("Answer", answer))
+    except StopIteration as end:
+        return cast("Finished", end.value)
+
+
 class OwnServer:
     """Fulfils SaslServer. *asked*: what the last exchange wanted to know; *finished*: its end.
 
@@ -45,6 +57,12 @@ class OwnServer:
         self.surroundings = surroundings
         self._is_down = is_down
 
+    @property
+    def named(self) -> tuple[str, str]:
+        """Authcid and authzid of the last exchange, which has ended."""
+        assert self.finished is not None
+        return self.finished.authcid, self.finished.authzid
+
     def start(self, mechanism: str | Mechanism, initial: bytes | None, /) -> Reply:
         """Begin an exchange."""
         found = find(mechanism) if isinstance(mechanism, str) else mechanism
@@ -52,18 +70,18 @@ class OwnServer:
         self.asked: list[Asked] = []
         self.finished: Finished | None = None
         self.malformed: str | None = None
-        self._exchange = ServerExchange(found, self.surroundings, initial)
+        self._script = found.start(self.surroundings, initial)
         return self._proceed(None)
 
     def answer(self, response: bytes, /) -> Reply:
         """Go on with it; after a success that had data there is nothing left to say."""
         if self.finished is not None:
-            return self._end(self.finished._replace(data=None))
+            return self._end(replace(self.finished, data=None))
         return self._proceed(response)
 
     def _proceed(self, answer: Answer | None) -> Reply:
         try:
-            step = self._exchange.proceed(answer)
+            step = proceed(self._script, answer)
         except MalformedMessage as error:
             self.malformed = str(error)
             return REFUSAL

@@ -14,12 +14,12 @@ import pytest
 
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Accepted, Reason, Rejected, Secret
-from pysaslauthd.sasl.server.exchange import ServerExchange
 from pysaslauthd.sasl.server.mechanism import (
     CheckPassword,
     Finished,
     Mechanism,
     Need,
+    Script,
     Surroundings,
     Traits,
 )
@@ -32,6 +32,7 @@ from tests.helpers.certificates import Authority
 from tests.helpers.dovecot_auth import dovecot
 from tests.helpers.postfix import HOST_NAME, Postfix, postfix_directory, running_postfix
 from tests.helpers.processes import DEADLINE, free_ports, short_directory
+from tests.helpers.sasl_own_server import proceed
 
 pytestmark = pytest.mark.interop("postfix", "dovecot")
 
@@ -241,7 +242,7 @@ def we_say(lines: list[bytes]) -> list[str]:
             connection = Connection(in_transaction=mail)
             step = dialogue.begin(line[4:], connection, [PLAIN])
         if isinstance(step, Start):
-            exchange = ServerExchange(step.mechanism, HERE, step.initial)
+            exchange = step.mechanism.start(HERE, step.initial)
             step = go_on(dialogue, exchange, None)
         elif isinstance(step, Respond):
             assert exchange is not None
@@ -251,15 +252,15 @@ def we_say(lines: list[bytes]) -> list[str]:
     return said
 
 
-def go_on(dialogue: Dialogue, exchange: ServerExchange, response: bytes | None) -> Reply:
+def go_on(dialogue: Dialogue, exchange: Script, response: bytes | None) -> Reply:
     try:
-        step = exchange.proceed(response)
+        step = proceed(exchange, response)
     except MalformedMessage as error:
         return dialogue.tell(Finished(Rejected(Reason.MALFORMED, "PLAIN", str(error)), ""))
     if isinstance(step, CheckPassword):
         is_right = (step.authcid, step.password) == ("joe", Secret(b"joepw"))
         no = Rejected(Reason.WRONG_PASSWORD, "test")
-        step = exchange.proceed(Accepted("joe", "test") if is_right else no)
+        step = proceed(exchange, Accepted("joe", "test") if is_right else no)
     assert not isinstance(step, CheckPassword)
     return dialogue.tell(step)  # type: ignore[arg-type]  # PLAIN fetches no password
 

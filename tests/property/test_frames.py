@@ -26,7 +26,7 @@ from pysaslauthd.workers.frames import (
 )
 
 names = st.text(st.characters(codec="utf-8"), max_size=20)
-origins = st.builds(Origin, names, names, st.just(""))  # which workers are not told
+origins = st.tuples(names, names).map(lambda told: Origin(*told))  # workers know no more
 requests = st.builds(
     AuthRequest, names, st.builds(Secret, st.binary(max_size=40)), names, origins, st.just(0.0)
 )

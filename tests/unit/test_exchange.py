@@ -2,6 +2,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 
@@ -170,6 +171,42 @@ async def test_a_fault_in_a_mechanism_is_an_outage(caplog: pytest.LogCaptureFixt
     result = await end_of(exchange, b"whatever")
 
     assert result == Unavailable("internal error", "STUMBLE")
+    assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\0joe\0pw",
+        b"joe\0joe\0pw",
+        b"ann\0joe\0pw",
+        b"ann\0joe\0no",
+        b"\0joe\0no",
+        b"\0ann\0pw",
+        b"\0joe\0",
+        b"\0\0pw",
+        b"joe pw",
+        b"",
+    ],
+    ids=repr,
+)
+async def test_a_message_means_the_same_at_once_and_when_asked_for(message: bytes) -> None:
+    at_once = await plain(message).proceed(None)
+    exchange = exchanges().start(PLAIN, HERE, None, ORIGIN)
+    await exchange.proceed(None)
+
+    assert await exchange.proceed(message) == at_once
+
+
+async def test_a_fault_in_reading_the_only_message_is_an_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def misread(_message: bytes) -> NoReturn:
+        raise KeyError("oops")
+
+    exchange = exchanges().start(PLAIN._replace(reads=misread), HERE, b"", ORIGIN)
+
+    assert await end_of(exchange) == Unavailable("internal error", "PLAIN")
     assert "KeyError" in caplog.text
 
 

@@ -32,8 +32,7 @@ def test_the_server_lets_in_who_the_dialogue_is_about(dialogue: Dialogue) -> Non
     credentials = dialogue.credentials
     user = credentials.authcid or "joe"
     assert (replies[-1].is_success, replies[-1].user) == (True, user)
-    assert server.finished is not None
-    assert server.finished[1:3] == (user, credentials.authzid)
+    assert server.named == (user, credentials.authzid)
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,24 @@ from pysaslauthd.sasl.server.mechanism import (
     Script,
     Surroundings,
     Traits,
-    say,
+    first_message,
 )
 from pysaslauthd.sasl.server.text import name, password, required_name
 
 
-def script(_surroundings: Surroundings, initial: bytes | None) -> Script:
-    # Most messages go through here: neither of the two steps is worth a generator of its own.
-    message = initial if initial is not None else (yield from say(b""))
+def read(message: bytes) -> tuple[CheckPassword, str]:
     parts = message.split(b"\0")
     if len(parts) != 3:
         raise MalformedMessage("PLAIN: not authzid, authcid and password")
-    authzid, authcid = name(parts[0], "authzid"), required_name(parts[1], "authcid")
-    verdict = yield CheckPassword(authcid, Secret(password(parts[2])))
-    return Finished(cast("AuthResult", verdict), authcid, authzid)
+    authzid = name(parts[0], "authzid") if parts[0] else ""
+    authcid = required_name(parts[1], "authcid")
+    return CheckPassword(authcid, Secret(password(parts[2]))), authzid
 
 
-PLAIN = Mechanism("PLAIN", Need.PASSWORD_CHECK, Traits(plaintext=True), script)
+def script(_surroundings: Surroundings, initial: bytes | None) -> Script:
+    message = yield from first_message(initial)
+    check, authzid = read(message)
+    return Finished(cast("AuthResult", (yield check)), check.authcid, authzid)
+
+
+PLAIN = Mechanism("PLAIN", Need.PASSWORD_CHECK, Traits(plaintext=True), script, reads=read)
