@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     _occupy_standard_descriptors()
     signal.signal(signal.SIGTERM, _leave)  # as pid 1 there is no default action
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    # It waits until there is something to reload: the supervisor lets it through.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     terminal = logs.set_up()
     try:
         flags = _parse(arguments)

@@ -281,6 +281,16 @@ class TestSurvival:
             assert place.ask() == b"OK"
             assert server.stop() == 0
 
+    def test_a_reload_that_is_wanted_while_it_starts_is_not_forgotten(
+        self, place: Instance
+    ) -> None:
+        early = "import os, signal, sys; signal.pthread_sigmask(0, {1}); os.kill(os.getpid(), 1);"
+        argv = [sys.executable, "-c", f"{early} os.execv(sys.argv[1], sys.argv[1:])"]
+        with place.starting([*argv, *place.argv("-f")]) as server:
+            server.wait_until(lambda: "reloaded" in server.output())
+
+            assert place.ask() == b"OK"
+
     def test_a_storm_of_signals_ends_with_the_last(self, place: Instance) -> None:
         with place.running() as server:
             (front,) = children_of(server.pid)
