@@ -31,6 +31,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Answer,
     Challenge,
     CheckPassword,
+    Compute,
     FetchPassword,
     Finished,
     Mechanism,
@@ -176,8 +177,8 @@ class Exchange:
     ) -> Said:
         return self._end(Finished(await pending, authcid, authzid))
 
-    async def _advance_in_thread(self, answer: Known) -> Said:
-        """Go on where that takes long; there is one at a time.
+    async def _compute(self, work: Callable[[], bytes]) -> Said:
+        """Do *work* in a thread and go on; there is one at a time.
 
         So who guesses keeps one core busy, and no door from its other clients. A thread cannot
         be stopped: who does not want the answer any more has its turn to the end all the same.
@@ -190,16 +191,18 @@ class Exchange:
             why = f"others are hashed for: no turn within {deadline:g} s"
             return self._end(Finished(Unavailable(why, self._mechanism.name), ""))
         try:
-            thread = asyncio.ensure_future(asyncio.to_thread(self._proceed, answer))
+            thread = asyncio.ensure_future(asyncio.to_thread(work))
             try:
-                step = await asyncio.shield(thread)
+                done = await asyncio.shield(thread)
             except asyncio.CancelledError:
                 await asyncio.wait({thread})
                 raise
+            except Exception:
+                log.exception(FAULTY, self._mechanism.name)
+                return self._end(self._fault())
         finally:
             self._source.hashing.release()
-        said = self._follow(step)
-        return said if isinstance(said, SAID) else await said
+        return await self._go_on(done)
 
     def _proceed(self, answer: Answer | None) -> Step | Finished:
         try:
@@ -228,21 +231,18 @@ class Exchange:
                 answer: Known | Awaitable[Known] = self._check(step)
             elif isinstance(step, FetchPassword):
                 answer = self._fetch(step.authcid)
+            elif isinstance(step, Compute):
+                return self._compute(step.work)
             else:
                 return step if isinstance(step, Challenge) else self._end(step)
             if not isinstance(answer, KNOWN):
                 return self._advance_later(answer)
-            if self._takes_long(answer):
-                return self._advance_in_thread(answer)
             step = self._proceed(answer)
 
-    def _takes_long(self, answer: Known) -> bool:
-        return self._mechanism.hashes and isinstance(answer, Stored)
-
     async def _advance_later(self, pending: Awaitable[Known]) -> Said:
-        answer = await pending
-        if self._takes_long(answer):
-            return await self._advance_in_thread(answer)
+        return await self._go_on(await pending)
+
+    async def _go_on(self, answer: Answer) -> Said:
         said = self._follow(self._proceed(answer))
         return said if isinstance(said, SAID) else await said
 

@@ -13,6 +13,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Answer,
     Challenge,
     CheckPassword,
+    Compute,
     FetchPassword,
     Finished,
     Mechanism,
@@ -90,6 +91,8 @@ class OwnServer:
         if isinstance(step, Finished):
             self.finished = step
             return self._end(step)
+        if isinstance(step, Compute):
+            return self._proceed(step.work())
         self.asked.append(step)
         return self._proceed(self._look_up(step))
 

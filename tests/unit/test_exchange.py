@@ -32,6 +32,7 @@ from pysaslauthd.sasl.server.mechanism import (
     Stored,
     Surroundings,
     Traits,
+    compute,
     fetch,
     first_message,
     say,
@@ -42,6 +43,7 @@ USERS = Static({"joe": Secret(b"pw"), "joe@example.com": Secret(b"other")})
 HERE = Surroundings("mail.test.example", Secret(b"the key of this process"))
 NAMES = Names(combine=False, default_realm="test.example")
 ORIGIN = Origin("smtp", "192.0.2.7")
+LONG = 20.0  # seconds, for what happens at once
 
 pytestmark = pytest.mark.usefixtures("seen_logs")
 
@@ -68,6 +70,18 @@ def stumble(_surroundings: Surroundings, _initial: bytes | None) -> Script:
     """Fail as no mechanism should."""
     yield from say(b"")
     raise KeyError("oops")
+
+
+def grinding(work: Callable[[], bytes]) -> Mechanism:
+    """Return a mechanism that compares what *work* makes with joe's password."""
+
+    def grind(_surroundings: Surroundings, _initial: bytes | None) -> Script:
+        stored = yield from fetch("joe")
+        assert isinstance(stored, Stored)
+        made = yield from compute(work)
+        return Finished(stored.verdict(is_proven=stored.password.matches(made)), "joe")
+
+    return Mechanism("GRINDING", Need.STORED_PASSWORD, Traits(), grind)
 
 
 ECHO, PEEK, STUMBLE = (
@@ -262,36 +276,6 @@ class TestStoredPasswords:
 
         assert await end_of(exchange) == Unavailable("internal error", "slow")
 
-    async def test_what_takes_long_goes_on_in_a_thread_after_a_wait(self) -> None:
-        exchange = exchanges(Slow(soon)).start(ECHO._replace(hashes=True), HERE, b"joe", ORIGIN)
-
-        assert await end_of(exchange, b"pw") == Accepted("joe", "slow")
-
-    async def test_who_does_not_wait_for_it_makes_no_room_for_another_thread(self) -> None:
-        begun, may_end = threading.Semaphore(0), threading.Event()
-
-        def grind(_surroundings: Surroundings, _initial: bytes | None) -> Script:
-            stored = yield from fetch("joe")
-            begun.release()
-            may_end.wait(5.0)
-            assert isinstance(stored, Stored)
-            return Finished(stored.verdict(is_proven=True), "joe")
-
-        engine, mechanism = exchanges(), ECHO._replace(start=grind, hashes=True)
-        first, second = (
-            asyncio.ensure_future(end_of(engine.start(mechanism, HERE, None, ORIGIN)))
-            for _ in range(2)
-        )
-        assert await asyncio.to_thread(begun.acquire, timeout=5.0)
-
-        first.cancel()
-        is_beside = await asyncio.to_thread(begun.acquire, timeout=0.05)
-        may_end.set()
-
-        assert await second == Accepted("joe", "static")
-        assert first.cancelled()
-        assert not is_beside
-
     def test_without_a_store_no_mechanism_is_offered_that_needs_one(self) -> None:
         assert exchanges(None).mechanisms == (PLAIN,)
         assert exchanges().mechanisms == (ECHO, PLAIN)
@@ -421,22 +405,64 @@ class TestTheLog:
         assert record.getMessage().startswith("auth success: [user=joe]")
 
 
-async def test_who_gets_no_turn_to_be_hashed_for_in_time_is_told_of_an_outage() -> None:
-    go_on = threading.Event()
+class TestComputing:
+    """Work that takes long is done in a thread: `grinding` yields it."""
 
-    def slow(_surroundings: Surroundings, _initial: bytes | None) -> Script:
-        stored = yield from fetch("joe")
-        go_on.wait()
-        assert isinstance(stored, Stored)
-        return Finished(stored.verdict(is_proven=True), "joe")
+    async def test_its_result_is_the_answer(self) -> None:
+        exchange = exchanges().start(grinding(lambda: b"pw"), HERE, None, ORIGIN)
 
-    mechanism = Mechanism("SLOW", Need.STORED_PASSWORD, Traits(), slow, hashes=True)
-    source = exchanges(deadline=0.05)
-    first = asyncio.create_task(source.start(mechanism, HERE, None, ORIGIN).proceed(None))
-    await asyncio.sleep(0)
+        assert await end_of(exchange) == Accepted("joe", "static")
 
-    result = await end_of(source.start(mechanism, HERE, None, ORIGIN))
-    go_on.set()
+    async def test_it_is_done_after_a_wait_too(self) -> None:
+        exchange = exchanges(Slow(soon)).start(grinding(lambda: b"pw"), HERE, None, ORIGIN)
 
-    assert result == Unavailable("others are hashed for: no turn within 0.05 s", "SLOW")
-    assert isinstance((await first), Finished)
+        assert await end_of(exchange) == Accepted("joe", "slow")
+
+    async def test_a_fault_in_it_is_an_outage(self, caplog: pytest.LogCaptureFixture) -> None:
+        def stumble() -> NoReturn:
+            raise KeyError("oops")
+
+        exchange = exchanges().start(grinding(stumble), HERE, None, ORIGIN)
+
+        assert await end_of(exchange) == Unavailable("internal error", "GRINDING")
+        assert "KeyError" in caplog.text
+
+    async def test_who_does_not_wait_for_it_makes_no_room_for_another(self) -> None:
+        begun, may_end = threading.Semaphore(0), threading.Event()
+
+        def grind() -> bytes:
+            begun.release()
+            may_end.wait(LONG)
+            return b"pw"
+
+        engine, mechanism = exchanges(), grinding(grind)
+        first, second = (
+            asyncio.ensure_future(end_of(engine.start(mechanism, HERE, None, ORIGIN)))
+            for _ in range(2)
+        )
+        assert await asyncio.to_thread(begun.acquire, timeout=LONG)
+
+        first.cancel()
+        is_beside = await asyncio.to_thread(begun.acquire, timeout=0.05)
+        may_end.set()
+
+        assert await second == Accepted("joe", "static")
+        assert first.cancelled()
+        assert not is_beside
+
+    async def test_who_gets_no_turn_in_time_is_told_of_an_outage(self) -> None:
+        go_on = threading.Event()
+
+        def grind() -> bytes:
+            go_on.wait(LONG)
+            return b"pw"
+
+        mechanism, source = grinding(grind), exchanges(deadline=0.05)
+        first = asyncio.create_task(source.start(mechanism, HERE, None, ORIGIN).proceed(None))
+        await asyncio.sleep(0)
+
+        result = await end_of(source.start(mechanism, HERE, None, ORIGIN))
+        go_on.set()
+
+        assert result == Unavailable("others are hashed for: no turn within 0.05 s", "GRINDING")
+        assert isinstance((await first), Finished)

@@ -86,6 +86,12 @@ class FetchPassword(NamedTuple):
     authcid: str
 
 
+class Compute(NamedTuple):
+    """Do *work*, which takes milliseconds, outside of the GIL; the answer is its result."""
+
+    work: Callable[[], bytes]
+
+
 class Stored(NamedTuple):
     """The *password* of *user*, who is known to the backend of that name.
 
@@ -123,7 +129,7 @@ class Finished(Struct, frozen=True):
     data: bytes | None = None
 
 
-Step: TypeAlias = Challenge | CheckPassword | FetchPassword
+Step: TypeAlias = Challenge | CheckPassword | FetchPassword | Compute
 Answer: TypeAlias = bytes | AuthResult | Stored
 Script: TypeAlias = Generator[Step, Answer, Finished]
 """A mechanism's steps in order. MalformedMessage, which it may raise, is the client's fault."""
@@ -132,16 +138,15 @@ Script: TypeAlias = Generator[Step, Answer, Finished]
 class Mechanism(NamedTuple):
     """A way to authenticate. *start* is given the initial response, None where there is none.
 
-    *hashes*: the step after a FetchPassword takes milliseconds, outside of the GIL. *reads*:
-    where an initial response says all, what is in it: what is to be checked, and the authzid.
-    MalformedMessage where it is none. To check it and be done is what *start*'s script does, too.
+    *reads*: where an initial response says all, what is in it: what is to be checked, and the
+    authzid. MalformedMessage where it is none. To check it and be done is what *start*'s script
+    does, too.
     """
 
     name: str
     need: Need
     traits: Traits
     start: Callable[[Surroundings, bytes | None], Script]
-    hashes: bool = False
     reads: Callable[[bytes], tuple[CheckPassword, str]] | None = None
 
 
@@ -158,6 +163,11 @@ def first_message(initial: bytes | None) -> Generator[Step, Answer, bytes]:
 def check(authcid: str, password: bytes) -> Generator[Step, Answer, AuthResult]:
     """Return the verdict on a password."""
     return cast("AuthResult", (yield CheckPassword(authcid, Secret(password))))
+
+
+def compute(work: Callable[[], bytes]) -> Generator[Step, Answer, bytes]:
+    """Return what *work* does, which takes milliseconds."""
+    return cast("bytes", (yield Compute(work)))
 
 
 def fetch(authcid: str) -> Generator[Step, Answer, Stored | Unavailable]:

@@ -85,7 +85,7 @@ def script(
     if isinstance(stored, Unavailable):
         return Finished(stored, first.authcid, first.authzid)
     proof = Proof(final.proof, b",".join([first.bare, server_first, final.without_proof]))
-    signature = keys.signature(surroundings.key, first.authcid, stored.password, proof)
+    signature = yield from keys.signature(surroundings.key, first.authcid, stored.password, proof)
     verdict = stored.verdict(is_proven=signature is not None)
     if signature is None or not isinstance(verdict, Accepted):
         return Finished(verdict, first.authcid, first.authzid)
@@ -172,13 +172,13 @@ OF_SHA_1, OF_SHA_256, OF_SHA_512 = map(KeyRing, (SHA_1, SHA_256, SHA_512))
 def mechanism(digest: str, keys: KeyRing) -> Mechanism:
     """Return SCRAM-*digest* with these *keys*."""
     start = partial(script, keys, without_plus)
-    return Mechanism(f"SCRAM-{digest}", Need.STORED_PASSWORD, TRAITS, start, hashes=True)
+    return Mechanism(f"SCRAM-{digest}", Need.STORED_PASSWORD, TRAITS, start)
 
 
 def plus_mechanism(digest: str, keys: KeyRing) -> Mechanism:
     """Return SCRAM-*digest*-PLUS with these *keys*."""
     start = partial(script, keys, with_plus)
-    return Mechanism(f"SCRAM-{digest}-PLUS", Need.CHANNEL_BINDING, TRAITS, start, hashes=True)
+    return Mechanism(f"SCRAM-{digest}-PLUS", Need.CHANNEL_BINDING, TRAITS, start)
 
 
 SCRAM_SHA_1 = mechanism("SHA-1", OF_SHA_1)

@@ -2,12 +2,14 @@
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from pysaslauthd.model import Secret
 from pysaslauthd.sasl.prep import prepare_stored
 from pysaslauthd.sasl.scram import Scram, exclusive_or
+from pysaslauthd.sasl.server.mechanism import Answer, Step, compute
 
 # What RFC 7677 section 4 wants at least, Cyrus and Dovecot have, and every client takes. They
 # make it dear to try passwords on what was overheard, and on stolen keys; but here none are
@@ -48,7 +50,9 @@ class KeyRing:
         self._room = room
         self._proven: OrderedDict[bytes, Keys] = OrderedDict()
 
-    def signature(self, key: Secret, name: str, password: Secret, proof: Proof) -> bytes | None:
+    def signature(
+        self, key: Secret, name: str, password: Secret, proof: Proof
+    ) -> Generator[Step, Answer, bytes | None]:
         """Return ServerSignature if *proof* is of *name*'s *password*; None if it is not."""
         salt = self.salt(key, name)
         # The salt stands for the name, the hash function and the key; its length is fixed.
@@ -57,7 +61,7 @@ class KeyRing:
         if known and self._is_by(known, proof):
             self._remember(tag, known)
             return self.scram.signature(known.server, proof.auth_message)
-        made = self._make(password, salt)
+        made = self._keys((yield from compute(partial(self._salted, password, salt))))
         if not self._is_by(made, proof):
             return None
         self._remember(tag, made)
@@ -67,8 +71,10 @@ class KeyRing:
         message = f"SCRAM salt\0{self.scram.digest}\0{name}".encode()
         return hmac.digest(key.reveal(), message, "sha256")[:SALT_BYTES]
 
-    def _make(self, password: Secret, salt: bytes) -> Keys:
-        salted = self.scram.salted_password(hashed_form(password.reveal()), salt, ITERATIONS)
+    def _salted(self, password: Secret, salt: bytes) -> bytes:
+        return self.scram.salted_password(hashed_form(password.reveal()), salt, ITERATIONS)
+
+    def _keys(self, salted: bytes) -> Keys:
         stored = self.scram.stored_key(self.scram.client_key(salted))
         return Keys(stored, self.scram.server_key(salted))
 
