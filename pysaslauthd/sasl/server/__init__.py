@@ -1,1 +1,1 @@
-"""The server halves of the mechanisms, and what runs them."""
+"""The server halves of the mechanisms; the engine runs them."""
