@@ -466,3 +466,18 @@ class TestComputing:
 
         assert result == Unavailable("others are hashed for: no turn within 0.05 s", "GRINDING")
         assert isinstance((await first), Finished)
+
+    async def test_where_there_are_no_threads_any_more_it_is_an_outage(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(_self: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        source, mechanism = exchanges(), grinding(lambda: b"pw")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            results = [await end_of(source.start(mechanism, HERE, None, ORIGIN)) for _ in range(2)]
+
+        assert results == [Unavailable("internal error", "GRINDING")] * 2
+        assert "can't start new thread" in caplog.text
