@@ -227,11 +227,11 @@ class Conversation:
             task.add_done_callback(self._tasks.discard)
 
     async def _tell_later(self, request: Request, pending: Awaitable[Said]) -> None:
-        said = await pending
-        if self._working.get(request.number) is not request:
-            return  # it was abandoned, and what waited took no notice
-        del self._working[request.number]
         try:
+            said = await pending
+            if self._working.get(request.number) is not request:
+                return  # it was abandoned, and what waited took no notice
+            del self._working[request.number]
             self._tell(request, said)
             if self._outages:
                 self._settle_outages()

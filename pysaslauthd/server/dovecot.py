@@ -268,7 +268,9 @@ class DovecotDoor:
 
     def _drop(self, connection: Connection) -> None:
         """Hang up, and abandon what is under way."""
-        if self._by_silence.pop(connection.descriptor, None) is connection:
+        # Of one that has gone already another may have the descriptor.
+        if self._by_silence.get(connection.descriptor) is connection:
+            del self._by_silence[connection.descriptor]
             connection.conversation.abandon()
             connection.client.close()  # which takes it out of the epoll set
 

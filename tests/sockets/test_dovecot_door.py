@@ -10,11 +10,12 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from pysaslauthd.backends.static import Static
+from pysaslauthd.engine.exchange import Exchange
 from pysaslauthd.engine.library import exchanges
 from pysaslauthd.model import (
     Accepted,
@@ -545,6 +546,21 @@ class TestFaultsThatEndTheConnection:
 
         assert await client.hears() == b""
         assert "fault while serving a connection" in caplog.text
+
+    async def test_a_fault_of_ours_that_shows_later_costs_one_connection(
+        self, house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def stumble() -> NoReturn:
+            raise KeyError("oops")
+
+        client, other = await house.enters(), await house.enters()
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "advance", lambda *_: stumble())
+            client.say(plain(1))
+            assert await client.hears() == b""
+
+        assert "fault while serving a connection" in caplog.text
+        await answered(house, other)
 
 
 class TestManyRequests:
