@@ -225,7 +225,8 @@ def _endpoint(values: dict[bytes, str], its_address: bytes, its_port: bytes) -> 
         return ""
     if not address.isprintable():  # in the scope of one of IPv6
         return ""
-    is_port = port.isascii() and port.isdigit() and 0 < int(port[:NUMBER_DIGITS]) <= LAST_PORT
+    is_number = port.isascii() and port.isdigit() and len(port) <= NUMBER_DIGITS
+    is_port = is_number and 0 < int(port) <= LAST_PORT
     return f"{address};{port}" if is_port else address
 
 
