@@ -45,7 +45,8 @@ class Doors:
         most = most_connections(settings) // max(1, doors)
         rules = mux_rules(settings, parts.authenticator, most)
         if self._listeners.dovecot:
-            self._follow_dovecot(loop, settings, parts.distrusting_realms(), most)
+            here = parts.distrusting_realms().without_delays()
+            self._follow_dovecot(loop, settings, here, most)
         if self._mux is None:
             self._mux = mux.MuxDoor(loop, rules)
         else:

@@ -65,11 +65,18 @@ class Authenticator:
         self._cache = cache
         self._addresses = addresses
         self._is_leaving = asyncio.Event()
+        self._holds_replies = True
 
     def with_names(self, names: Names) -> Self:
         """Return another with other rules for names; backend, cache and all else are the same."""
         other = copy.copy(self)
         other._names = names  # noqa: SLF001 (it is one of us)
+        return other
+
+    def without_delays(self) -> Self:
+        """Return another for a door that holds refusals itself, for as long as they say."""
+        other = copy.copy(self)
+        other._holds_replies = False  # noqa: SLF001 (it is one of us)
         return other
 
     def end_delays(self) -> None:
@@ -139,7 +146,7 @@ class Authenticator:
         if self._audit.writes(result) and self._may_find(connection, request):
             request = await self._locate(request, connection)
         self._audit.record(request, result)
-        if isinstance(result, Rejected) and result.delay:
+        if self._holds_replies and isinstance(result, Rejected) and result.delay:
             rest = request.received + REPLY_BY - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(result.delay, rest)):

@@ -70,6 +70,10 @@ class Parts(NamedTuple):
         names = self.names._replace(trusts_realms=False)
         return self._replace(names=names, authenticator=self.authenticator.with_names(names))
 
+    def without_delays(self) -> "Parts":
+        """Return the same for a door that holds refusals itself, for as long as they say."""
+        return self._replace(authenticator=self.authenticator.without_delays())
+
 
 class Exchanges:
     """What a door asks that speaks SASL: which mechanisms may succeed, and one exchange each time.

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from pysaslauthd.engine.authenticator import REPLY_BY
 from pysaslauthd.engine.exchange import Exchange, Exchanges, Said
 from pysaslauthd.errors import MalformedMessage
 from pysaslauthd.model import Accepted, Reason, Rejected, Secret
@@ -252,7 +253,7 @@ class Conversation:
             self._grant(request, finished)
         elif isinstance(result, Rejected):
             code = CODES.get(result.reason, "")
-            self._hold(request, encode_failure(number, finished.authcid, code))
+            self._hold(request, encode_failure(number, finished.authcid, code), result.delay)
         else:
             self._outages.append(encode_failure(number, finished.authcid, "temp_fail"))
 
@@ -268,10 +269,16 @@ class Conversation:
             request.granted = reply
             self._challenge(request, final)
 
-    def _hold(self, request: Request, reply: bytes) -> None:
-        """Say no when it is time, which depends on when it was asked only: that tells nothing."""
+    def _hold(self, request: Request, reply: bytes, delay: float) -> None:
+        """Say no when it is time, which depends on when it was asked only: that tells nothing.
+
+        But for a backend that wants *delay*, as PAM's modules do.
+        """
+        now = self._loop.time()
         until = request.received + self.rules.failure_delay
-        if request.about.nodelay or until <= self._loop.time():
+        if delay:
+            until = max(until, min(now + delay, request.received + REPLY_BY))
+        if request.about.nodelay or until <= now:
             self.replies.append(reply)
             return
         self._last_held += 1

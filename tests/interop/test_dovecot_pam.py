@@ -1,11 +1,13 @@
 """PAM behind the Dovecot door: the client's address, and modules that take their time."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pysaslauthd.engine.authenticator import REPLY_BY
 from tests.helpers.accounts import account, needs_account_tools
 from tests.helpers.daemon import daemon
 from tests.helpers.dovecot_client import CLOSED, DovecotClient
@@ -102,3 +104,18 @@ def test_a_request_that_is_cancelled_leaves_its_number(
     client.say(auth(1, slow, user) + b"CANCEL\t1\n" + auth(1, quick, user))
 
     assert client.hear() == b"OK\t1\tuser=%b" % user.encode()
+
+
+def test_who_wants_no_delay_has_none_that_a_module_wants(
+    client: DovecotClient, user: str, quick: Service
+) -> None:
+    quick.write(
+        "auth optional pam_faildelay.so delay=60000000\n"
+        "auth required pam_deny.so\naccount required pam_permit.so\n"
+    )
+
+    began = time.monotonic()
+    client.say(auth(1, quick, user, "nodelay"))
+
+    assert client.hear() == b"FAIL\t1\tuser=%b" % user.encode()
+    assert time.monotonic() - began < REPLY_BY / 2

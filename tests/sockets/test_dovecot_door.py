@@ -130,6 +130,7 @@ class House:
         self.path = str(directory / "auth")
         self.backend = Asked()
         self.exchanges = exchanges(self.backend, "test.example", deadline=LONG)
+        self.exchanges.follow(self.exchanges.parts.without_delays())
         self.sockets: list[socket.socket] = []
         self.limits = Limits(100, LOOPBACK)
         self.door = DovecotDoor(asyncio.get_running_loop(), self.rules(), self.limits)
@@ -861,6 +862,43 @@ class TestTheDelayOfRefusals:
         client.say(plain(1, b"no", more=b"\tnodelay"))
 
         assert await client.hears() == b"FAIL\t1\tuser=joe"
+
+    async def test_who_wants_none_has_none_of_the_backends_either(self, house: House) -> None:
+        gate = Gate(Rejected(Reason.WRONG_PASSWORD, "gate", delay=LONG))
+        gate.opened.set()
+        house.backend.answer = gate.wait
+        client = await house.enters()
+
+        client.say(plain(1, more=b"\tnodelay"))
+
+        assert await client.hears() == b"FAIL\t1\tuser=joe"
+
+    async def test_one_that_the_backend_wants_is_waited_for(self, house: House) -> None:
+        gate = Gate(Rejected(Reason.WRONG_PASSWORD, "gate", delay=0.2))
+        gate.opened.set()
+        house.backend.answer = gate.wait
+        client = await house.enters()
+        loop = asyncio.get_running_loop()
+
+        began = loop.time()
+        client.say(plain(1))
+        await client.hears()
+
+        assert loop.time() - began >= 0.2
+
+    async def test_the_number_is_free_while_the_backend_wants_one(self, house: House) -> None:
+        gate = Gate(Rejected(Reason.WRONG_PASSWORD, "gate", delay=LONG))
+        gate.opened.set()
+        house.backend.answer = gate.wait
+        client = await house.enters()
+
+        client.say(plain(1))
+        await gate.entered.acquire()
+        house.backend.answer = None
+        await answered(house, client)
+        client.say(plain(1))
+
+        assert await client.hears() == b"OK\t1\tuser=joe"
 
     async def test_the_time_that_the_backend_took_counts(self, house: House) -> None:
         gate = Gate(Rejected(Reason.WRONG_PASSWORD, "gate"))

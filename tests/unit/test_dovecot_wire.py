@@ -178,7 +178,9 @@ class TestWhatIsToldOfTheClient:
     def test_an_address_may_stand_alone(self) -> None:
         assert about(b"service=smtp\trip=192.0.2.7").origin == Origin("smtp", "192.0.2.7", "PLAIN")
 
-    @pytest.mark.parametrize("port", [b"0", b"65536", b"x", b"-1", b"", b"99999999999999", b"00000000251"])
+    @pytest.mark.parametrize(
+        "port", [b"0", b"65536", b"x", b"-1", b"", b"99999999999999", b"00000000251"]
+    )
     def test_what_is_no_port_is_ignored(self, port: bytes) -> None:
         assert about(b"service=smtp\trip=192.0.2.7\trport=" + port).origin.remote == "192.0.2.7"
 
