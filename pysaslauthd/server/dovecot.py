@@ -89,7 +89,7 @@ class DovecotDoor:
         """Serve by *rules* from now on.
 
         Who was told of other mechanisms is hung up on, when nothing is pending: Postfix
-        connects again, and hears of those that there are.
+        connects again, and hears of those that there are. On who may not ask any more, at once.
         """
         mechanisms = _with_flags(rules.offered.values())
         is_changed = mechanisms != self._mechanisms
@@ -97,7 +97,10 @@ class DovecotDoor:
         for connection in list(self._by_silence.values()):
             connection.conversation.rules = rules
             connection.is_stale |= is_changed
-            self._settle(connection)
+            if self._may_stay(connection.client):
+                self._settle(connection)
+            else:
+                self._drop(connection)
 
     def listen(self, listener: socket.socket) -> None:
         """Serve the clients of *listener*, a non-blocking listening socket, until `stop`."""
@@ -145,6 +148,15 @@ class DovecotDoor:
             return True
         self._complaints.error("%s may not ask: it is not in dovecot_allow", address)
         return False
+
+    def _may_stay(self, client: SocketType) -> bool:
+        if client.family == socket.AF_UNIX:
+            return True
+        try:
+            address: str = client.getpeername()[0]
+        except OSError:  # it has gone
+            return False
+        return self._may_ask(address)
 
     def _greet(self, client: SocketType) -> None:
         if len(self._by_silence) >= self._limits.most:

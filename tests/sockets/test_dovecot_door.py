@@ -995,6 +995,28 @@ class TestTcp:
         assert await client.hears() == b""
         assert "127.0.0.1 may not ask" in caplog.text
 
+    async def test_who_may_not_any_more_is_hung_up_on(self, house: House) -> None:
+        listener = house.listen(socket.AF_INET, ("127.0.0.1", 0))
+        client, local = house.connects_to(listener), await house.enters()
+        await client.hears_greeting()
+        client.say(HELLO)
+        await answered(house, client)
+
+        house.follow(house.rules(), Limits(100, [ipaddress.ip_network("192.0.2.0/24")]))
+
+        assert await client.hears() == b""
+        await answered(house, local)
+
+    async def test_who_still_may_stays(self, house: House) -> None:
+        listener = house.listen(socket.AF_INET, ("127.0.0.1", 0))
+        client = house.connects_to(listener)
+        await client.hears_greeting()
+        client.say(HELLO)
+
+        house.follow(house.rules(), Limits(100, [ipaddress.ip_network("127.0.0.1/32")]))
+
+        await answered(house, client)
+
 
 class TestManyConnections:
     async def test_the_one_that_is_silent_longest_makes_place(
