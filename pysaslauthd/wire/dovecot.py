@@ -30,6 +30,8 @@ RESPONSE_GARBLED = "Invalid base64 data in continued response"
 NOT_PENDING = "Authentication request timed out"  # the reason also for one that never was
 UNEXPECTED = "Unexpected continuation"
 
+NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"  # with it, two names would be one
+
 ESCAPES = {"\0": "0", "\1": "1", "\t": "t", "\r": "r", "\n": "n"}
 ESCAPED = str.maketrans({character: f"\1{letter}" for character, letter in ESCAPES.items()})
 UNESCAPED = {letter: character for character, letter in ESCAPES.items()}
@@ -201,7 +203,8 @@ def _about(mechanism: str, parameters: bytes) -> About:
     if "\0" in service:
         raise MalformedMessage("a NUL in a service")
     name_of_certificate = values.get(b"cert_username", "")
-    is_known = b"valid-client-cert" in values and name_of_certificate.isprintable()
+    is_name = name_of_certificate.isprintable() and NOT_UTF8 not in name_of_certificate
+    is_known = b"valid-client-cert" in values and is_name
     return About(
         Origin(
             service,

@@ -199,10 +199,11 @@ class TestWhatIsToldOfTheClient:
             (b"valid-client-cert\tcert_username=joe", "joe"),
             (b"valid-client-cert\tcert_username=a\x01\x01b", None),
             (b"valid-client-cert\tcert_username=", None),
+            (b"valid-client-cert\tcert_username=jo\xff", None),
             (b"valid-client-cert", None),
             (b"cert_username=joe", None),
         ],
-        ids=["both", "unprintable", "empty", "no name", "not valid"],
+        ids=["both", "unprintable", "empty", "not UTF-8", "no name", "not valid"],
     )
     def test_a_certificate_counts_if_it_is_valid_and_names_somebody(
         self, said: bytes, name: str | None
