@@ -1,6 +1,7 @@
 """The doors of the daemon, by its settings; one engine is behind all."""
 
 import asyncio
+import logging
 import resource
 import secrets
 import socket
@@ -18,6 +19,8 @@ from pysaslauthd.server.auth import KEY_BYTES
 from pysaslauthd.server.listener import Listeners
 from pysaslauthd.server.waiting import Bounds
 from pysaslauthd.wire.mux import OUTAGE_REPLY, Limits, encode_reply
+
+log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS = 256  # for everything that is neither client nor server
 STOP_GRACE = 0.25  # seconds for clients that have connected and not yet asked
@@ -57,6 +60,13 @@ class Doors:
     ) -> None:
         possible = Exchanges(parts, registry.usable())
         offered = offer.choose(settings, possible.mechanisms)
+        lacking = [one for one in settings.dovecot_mechanisms or () if one.upper() not in offered]
+        if lacking:
+            log.warning(
+                "dovecot_mechanisms: the backend %s cannot complete %s: not offered",
+                settings.mechanism,
+                ", ".join(lacking),
+            )
         if self._exchanges is None:
             self._exchanges = possible
         else:

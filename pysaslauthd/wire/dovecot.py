@@ -19,6 +19,7 @@ from pysaslauthd.model import Origin, Secret
 
 MAJOR, MINOR = 1, 2  # of Dovecot 2.3; with a higher minor number more would be expected of us
 LONGEST_LINE = 16_384  # bytes with its LF, as in Dovecot; longer ones end the connection
+LONGEST_VALUE = 256  # characters of what is kept of a line for as long as its request lasts
 LARGEST_NUMBER = 0xFFFF_FFFF
 NUMBER_DIGITS = 10
 LAST_PORT = 0xFFFF
@@ -202,9 +203,10 @@ def _about(mechanism: str, parameters: bytes) -> About:
         raise MalformedMessage("AUTH has no service")
     if "\0" in service:
         raise MalformedMessage("a NUL in a service")
+    if len(service) > LONGEST_VALUE:
+        raise MalformedMessage(f"a service of more than {LONGEST_VALUE} characters")
     name_of_certificate = values.get(b"cert_username", "")
-    is_name = name_of_certificate.isprintable() and NOT_UTF8 not in name_of_certificate
-    is_known = b"valid-client-cert" in values and is_name
+    is_known = b"valid-client-cert" in values and _is_name(name_of_certificate)
     return About(
         Origin(
             service,
@@ -213,7 +215,7 @@ def _about(mechanism: str, parameters: bytes) -> About:
             _endpoint(values, b"lip", b"lport"),
         ),
         secured=b"secured" in values,
-        certificate=name_of_certificate if is_known and name_of_certificate else None,
+        certificate=name_of_certificate if is_known else None,
         final_beside_success=b"final-resp-ok" in values,
         nodelay=b"nodelay" in values,
     )
@@ -226,11 +228,15 @@ def _endpoint(values: dict[bytes, str], its_address: bytes, its_port: bytes) -> 
         ipaddress.ip_address(address)
     except ValueError:
         return ""
-    if not address.isprintable():  # in the scope of one of IPv6
+    if not _is_name(address):  # in the scope of one of IPv6
         return ""
     is_number = port.isascii() and port.isdigit() and len(port) <= NUMBER_DIGITS
     is_port = is_number and 0 < int(port) <= LAST_PORT
     return f"{address};{port}" if is_port else address
+
+
+def _is_name(value: str) -> bool:
+    return 0 < len(value) <= LONGEST_VALUE and value.isprintable() and NOT_UTF8 not in value
 
 
 def _unescaped(value: bytes) -> str:

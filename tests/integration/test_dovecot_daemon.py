@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.activation import passed_sockets
-from tests.helpers.instance import SECONDS, Instance, children_of, end, instance, run
+from tests.helpers.instance import COMMAND, SECONDS, Instance, children_of, end, instance, run
 from tests.helpers.processes import accepts, free_port, short_directory, wait_for
 from tests.helpers.stores import only_root
 
@@ -183,6 +183,19 @@ def test_settings_without_a_mechanism_are_refused(place: Instance) -> None:
 
     assert done.returncode == 1
     assert "Postfix does not start without any" in done.stderr
+
+
+def test_mechanisms_that_the_backend_cannot_complete_are_named(place: Instance) -> None:
+    auth = place.directory / "auth"
+    config = configure(place, 'dovecot_mechanisms = ["SCRAM-SHA-256", "PLAIN"]')
+    argv = [*COMMAND, "-a", "rimap", "-O", "127.0.0.1", "-m", str(place.run), "-f"]
+
+    with place.starting([*argv, config, f"--dovecot={auth}"]) as server:
+        server.wait_until(lambda: accepts(auth))
+        with connected(auth) as client:
+            assert client.mechanisms == ["PLAIN"]
+
+        assert "the backend rimap cannot complete SCRAM-SHA-256: not offered" in server.output()
 
 
 def test_the_mode_of_a_socket_is_what_is_set(place: Instance) -> None:

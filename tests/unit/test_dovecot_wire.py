@@ -148,6 +148,11 @@ def test_a_line_for_which_dovecot_closes_is_malformed(data: bytes) -> None:
         messages(data, b"")
 
 
+def test_a_service_has_an_end() -> None:
+    with pytest.raises(MalformedMessage, match="more than 256"):
+        messages(b"AUTH\t1\tPLAIN\tservice=%b\n" % (b"x" * 257))
+
+
 def test_the_longest_line_is_one() -> None:
     line = b"AUTH\t1\tPLAIN\tservice=smtp\tx="
 
@@ -184,7 +189,9 @@ class TestWhatIsToldOfTheClient:
     def test_what_is_no_port_is_ignored(self, port: bytes) -> None:
         assert about(b"service=smtp\trip=192.0.2.7\trport=" + port).origin.remote == "192.0.2.7"
 
-    @pytest.mark.parametrize("address", [b"", b"garbage", b"fe80::1%\x01n", b"\xff"])
+    @pytest.mark.parametrize(
+        "address", [b"", b"garbage", b"fe80::1%\x01n", b"\xff", b"fe80::1%".ljust(257, b"x")]
+    )
     def test_what_is_no_address_is_ignored(self, address: bytes) -> None:
         assert about(b"service=smtp\trport=1\trip=" + address).origin.remote == ""
 
@@ -202,8 +209,9 @@ class TestWhatIsToldOfTheClient:
             (b"valid-client-cert\tcert_username=jo\xff", None),
             (b"valid-client-cert", None),
             (b"cert_username=joe", None),
+            (b"valid-client-cert\tcert_username=" + b"x" * 257, None),
         ],
-        ids=["both", "unprintable", "empty", "not UTF-8", "no name", "not valid"],
+        ids=["both", "unprintable", "empty", "not UTF-8", "no name", "not valid", "too long"],
     )
     def test_a_certificate_counts_if_it_is_valid_and_names_somebody(
         self, said: bytes, name: str | None
