@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -62,12 +62,8 @@ def free_port() -> int:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return so many ports of 127.0.0.1 that nobody listened on a moment ago, each once."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket(socket.AF_INET)) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Return so many of them, each once."""
+    return [free_port() for _ in range(number)]
 
 
 class ServerFailed(Exception):
