@@ -25,6 +25,8 @@ auth_username_format = %u
 auth_username_chars =
 auth_verbose = yes
 first_valid_uid = 1
+# Whoever has logged out is counted until its process has ended.
+mail_max_userip_connections = 0
 mail_location = maildir:{directory}/mail
 passdb {{
   driver = passwd-file
