@@ -113,9 +113,10 @@ static long first_user(const struct client *me) {
     return me->number * me->plan->users / me->plan->threads;
 }
 
-/* Tell whether neither bound is reached yet: *begun* requests, or the time. */
+/* Tell whether neither bound is reached yet: *begun* requests, or the time. A run that is
+ * ended before its time has its first requests. */
 static bool may_go_on(const struct client *me, long begun) {
-    return begun < me->allowance && me->ended - me->began < me->plan->length && !is_over;
+    return begun < me->allowance && me->ended - me->began < me->plan->length && !(is_over && begun);
 }
 
 /* ---- the clients ------------------------------------------------------- */

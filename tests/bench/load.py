@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -99,8 +100,12 @@ class Sample:
 
 @dataclass
 class Meanwhile:
-    """A load that goes on beside a measurement; its right answers per second when it has ended."""
+    """A load that goes on beside a measurement, from *process*.
 
+    *rate* are its right answers per second when it has ended.
+    """
+
+    process: subprocess.Popen[bytes]
     rate: float = field(default=0.0)
 
 
@@ -197,10 +202,15 @@ def _read_back(status: int, output: bytes, errors: bytes) -> dict[str, float]:
 @contextlib.contextmanager
 def going_on(load: Load, server: Running, tools: Path) -> Iterator[Meanwhile]:
     """Keep *load* on *server* until the block ends; NotMeasuredError if it ended sooner."""
-    meanwhile = Meanwhile()
-    process = subprocess.Popen(
-        command(load, server, tools), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    # A SIGTERM must not find a program that is not prepared for it: so that waits until it is.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            command(load, server, tools), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    meanwhile = Meanwhile(process)
     try:
         time.sleep(LEAD)
         yield meanwhile

@@ -23,7 +23,7 @@ from tests.bench.measure import median_ratio
 from tests.bench.report import Check, Goal, Row, Verdict
 from tests.bench.servers import FLOOR, NotMeasuredError, Place, Running, Server, running
 from tests.helpers.daemon import environment
-from tests.helpers.processes import wait_for
+from tests.helpers.processes import DEADLINE, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_a_load_goes_on_until_its_block_ends(tools: Path, floor: Running) -> Non
     [
         pytest.param(Load(1, 60, 1, requests=1), "floor ended too soon", id="ended"),
         pytest.param(
-            Load(1, 60, 1, question=Question("ann", "pw", answer="NO")),
+            Load(1, 60, 1, requests=1, question=Question("ann", "pw", answer="NO")),
             "answers wrong or missing",
             id="wrong",
         ),
@@ -94,9 +94,9 @@ def test_a_load_that_was_not_borne_all_the_time_measures_nothing(
 ) -> None:
     with (
         pytest.raises(NotMeasuredError, match=problem),
-        load.going_on(going_on, floor, tools),
+        load.going_on(going_on, floor, tools) as meanwhile,
     ):
-        pass
+        meanwhile.process.wait(DEADLINE)
 
 
 def test_silent_connections_are_held_until_the_block_ends(tools: Path, tmp_path: Path) -> None:
