@@ -32,9 +32,9 @@ class Client:
     errors: int = 0
 
     def ask_until(self, end: float, login: str, users: int, first: int) -> None:
-        """Ask for the users in turn."""
+        """Ask for the users in turn, for the first whatever the time is."""
         number = first
-        while (before := time.monotonic()) < end:
+        while (before := time.monotonic()) < end or number == first:
             try:
                 if self.is_right(f"{login}{number % users}"):
                     self.latencies.append(time.monotonic() - before)
