@@ -77,7 +77,11 @@ def one_trip(sender: socket.socket, receiver: socket.socket) -> float:
     [pytest.param("client", "server", id="there"), pytest.param("server", "client", id="back")],
 )
 def test_the_relay_is_late_by_what_it_says(way: Way, sender: str, receiver: str) -> None:
-    trips = [one_trip(getattr(way, sender), getattr(way, receiver)) for _ in range(30)]
+    ends = getattr(way, sender), getattr(way, receiver)
+    trips = [one_trip(*ends) for _ in range(30)]
+    until = time.monotonic() + PATIENCE
+    while min(trips) >= DELAY + TOO_LATE and time.monotonic() < until:  # the machine is busy
+        trips.append(one_trip(*ends))
 
     assert DELAY <= min(trips) < DELAY + TOO_LATE
 
@@ -305,7 +309,7 @@ def test_ldap3_alone_counts_only_right_answers(bench: Bench) -> None:
 def test_dovecot_refuses_nobody_however_many_come(bench: Bench) -> None:
     with dovecot(1, FASTEST) as peer:
         sample = load.apply(
-            Load(200, 10, 1, requests=400, question=EVERYBODY), itself(peer), bench.tools
+            Load(200, 30, 1, requests=400, question=EVERYBODY), itself(peer), bench.tools
         )
 
     assert (sample.right, sample.not_right) == (400, 0)

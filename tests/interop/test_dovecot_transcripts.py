@@ -112,7 +112,7 @@ class TestDelay:
     def test_a_success_overtakes_a_refusal_here(self, as_root: None) -> None:
         with (
             short_directory("sd-") as directory,
-            dovecot_door(directory, USERS, settings=f"{SETTINGS} 0.3\n") as door,
+            dovecot_door(directory, USERS, settings=f"{SETTINGS} 3.0\n") as door,
             DovecotClient(door.path) as client,
         ):
             client.say(HANDSHAKE + WRONG + RIGHT)
