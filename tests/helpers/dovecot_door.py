@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,8 @@ class Door(NamedTuple):
         """Kill the process that talks to clients; its successor may not be there yet."""
         for pid in children_of(self.daemon.pid):
             if command_of(pid) == "saslauthd-front":
-                end(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # one that a reload has replaced leaves anyway
+                    end(pid, signal.SIGKILL)
 
 
 @contextmanager
