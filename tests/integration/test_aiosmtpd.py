@@ -40,6 +40,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "aiosmtpd.md"
 RIGHT = "AUTH PLAIN " + base64.b64encode(b"\0joe\0joepw").decode()
 WRONG = "AUTH PLAIN " + base64.b64encode(b"\0joe\0wrong").decode()
 SUCCESS = ["235 2.7.0 Authentication successful"]
+PATIENCE = 2.5  # seconds of a server, in which a client says something on a busy machine, too
 REFUSED = ["535 5.7.8 Error: authentication failed: authentication failure"]
 
 
@@ -273,14 +274,14 @@ def test_tls_begins_once(tls_port: int) -> None:
 
 def test_a_refusal_is_held() -> None:
     made = auth(tries=Tries(most=9, first_delay=30.0, longest_delay=30.0))
-    with smtp_server(made, timeout=0.5) as port, Client(port) as client:
+    with smtp_server(made, timeout=PATIENCE) as port, Client(port) as client:
         client.say("EHLO client.test.example")
 
         assert client.say(WRONG) == []  # the server's patience ends before
 
 
 def test_a_silent_client_is_let_go() -> None:
-    with smtp_server(auth(), timeout=0.3) as port, Client(port) as client:
+    with smtp_server(auth(), timeout=PATIENCE) as port, Client(port) as client:
         client.say("EHLO client.test.example")
         client.say("AUTH PLAIN")
 
