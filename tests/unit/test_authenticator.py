@@ -23,6 +23,7 @@ from pysaslauthd.model import (
     Secret,
     Unavailable,
 )
+from tests.helpers.processes import DEADLINE
 from tests.helpers.static import YES, Static
 
 NAMES = Names(combine=True, default_realm="host")
@@ -288,16 +289,15 @@ class TestTheClientsAddress:
 class TestADelay:
     async def test_holds_the_reply_to_a_refusal(self) -> None:
         request = JOE._replace(received=time.monotonic())
-        before = time.monotonic()
 
         await settled(engine(Static(later(NO._replace(delay=0.05)))).check(request))
 
-        assert time.monotonic() - before >= 0.05
+        assert time.monotonic() - request.received >= 0.05
 
     async def test_never_lasts_until_postfix_has_given_up(self) -> None:
         long_ago = JOE._replace(received=time.monotonic() - 9.0)
 
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(DEADLINE):
             await settled(engine(Static(later(NO._replace(delay=60.0)))).check(long_ago))
 
     async def test_does_not_count_as_time_of_the_backend(self) -> None:
@@ -315,5 +315,5 @@ class TestADelay:
 
         subject.end_delays()
 
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(DEADLINE):
             assert await held == refusal

@@ -14,6 +14,7 @@ from pysaslauthd.link import Addresses, Link, Workers
 from pysaslauthd.server.peers import asking_process
 from pysaslauthd.workers.child import HELLO, STAYS
 from pysaslauthd.workers.questions import TAG_BYTES
+from tests.helpers.processes import DEADLINE
 from tests.helpers.workers import count_descriptors, eventually
 
 Ends = tuple[socket.socket, socket.socket]
@@ -226,6 +227,13 @@ class Finder:
 
 
 class TestAddresses:
+    @pytest.fixture(autouse=True)
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have no slow machine taken for a worker that is late, nor its pauses for the while."""
+        monkeypatch.setattr(link, "ADDRESS_PATIENCE", DEADLINE)
+        monkeypatch.setattr(link, "OVERLOADED", 3600.0)
+        monkeypatch.setattr(link, "FRUITLESS", 3600.0)
+
     @pytest.fixture
     async def finder(self, request: pytest.FixtureRequest) -> AsyncIterator[Finder]:
         subject = Finder(request.param)

@@ -511,7 +511,7 @@ async def test_stopping_gives_those_who_have_begun_a_moment(open_house: OpenHous
     client.say(REQUEST[:5])
     await turns()
 
-    stopping = asyncio.create_task(house.door.stop(0.2))
+    stopping = asyncio.create_task(house.door.stop(1.0))
     await turns()
     client.say(REQUEST[5:])
     await stopping

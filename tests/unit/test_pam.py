@@ -303,7 +303,7 @@ class TestItems:
 
 
 class TestDelays:
-    WAITING = "auth optional pam_faildelay.so delay=4000000\n"
+    WAITING = "auth optional pam_faildelay.so delay=40000000\n"
 
     def test_a_delay_is_told_and_not_slept(self, serving: Serving) -> None:
         service = serving(self.WAITING + DENY.text)
@@ -312,8 +312,8 @@ class TestDelays:
         result = asked(service)
 
         assert isinstance(result, Rejected)
-        assert 2 < result.delay < 6  # libpam varies what a module asked for
-        assert time.monotonic() - started < 2
+        assert 20 < result.delay < 60  # libpam varies what a module asked for
+        assert time.monotonic() - started < 20
 
     @needs_account_tools
     def test_pam_unix_wants_two_seconds(self, serving: Serving, joe: str) -> None:
