@@ -204,10 +204,10 @@ async def test_a_server_that_falls_silent_is_451(monkeypatch: pytest.MonkeyPatch
 async def test_a_command_may_take_longer_than_the_greeting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay, "GREETING_SECONDS", 0.3)
     monkeypatch.setattr(relay, "COMMAND_SECONDS", 1.0)
     async with scripted(GREETING, EHLO, []) as (_, upstream):
         subject = await opened(upstream)
+        monkeypatch.setattr(relay, "GREETING_SECONDS", 0.3)
         begun = asyncio.get_running_loop().time()
         await subject.mail("ann@example.org", [])
 
