@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from pysaslauthd.wire import ber, ldap
+from tests.helpers.processes import free_port
 from tests.helpers.workers import eventually
 
 SUCCESS, BUSY, INVALID_CREDENTIALS = 0, 51, 49
@@ -68,9 +69,9 @@ class LdapServer:
         self._server: asyncio.Server
 
     async def start(self, port: int = 0) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        """Listen on *port*, or on one that nobody gets while this is stopped for a while."""
+        self.port = port or free_port()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
         """Close everything; it can be started again."""
