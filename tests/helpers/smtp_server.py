@@ -145,8 +145,11 @@ class Client:
         return False
 
     def read_little(self) -> None:
-        """Have no room for many replies."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        """Have no room for many replies, but some: Linux drops what comes where there is none.
+
+        With it goes the word that what was sent has arrived, and nothing more is sent.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
 
     def break_off(self) -> None:
         """Reset the connection."""

@@ -552,8 +552,12 @@ class TestStrayPackets:
         asked = [hold(pool, gate) for _ in range(2)]
         await eventually(lambda: source.killed == [1], "its end")
         gate.open()
+        said = await asyncio.gather(*asked, return_exceptions=True)
 
-        assert set(await answers(asked)) == {b"first", word(source.pids[1])}
+        others = [one for one in said if one != b"first"]
+        # The first may have been given both, and the second has been lost with it.
+        assert len(others) == 1
+        assert isinstance(others[0], WorkerLost) or others == [word(source.pids[1])]
         assert await ask(pool, PID) in map(word, source.pids[1:])
         assert source.killed == [1]
 
