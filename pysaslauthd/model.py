@@ -4,9 +4,9 @@ Nothing here does I/O. A refusal is a value; "could not find out" is another,
 and is never turned into "no" on the way.
 """
 
-import hmac
 from collections.abc import Mapping
 from enum import Enum
+from hmac import compare_digest
 from typing import NamedTuple, NoReturn
 
 TELLING_BYTES = 4  # so much of a secret is not shown either
@@ -26,7 +26,7 @@ class Secret:
 
     def matches(self, other: bytes) -> bool:
         """Say whether *other* is the same secret; the time does not tell where they differ."""
-        return hmac.compare_digest(other, self._value)
+        return compare_digest(other, self._value)
 
     def reveal(self) -> bytes:
         """Return the bytes; for backends that must hand them on."""

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 NAME = "sasldb"
 NO_SUCH_USER = Rejected(Reason.NO_SUCH_USER, NAME)
 WRONG_PASSWORD = Rejected(Reason.WRONG_PASSWORD, NAME)
+PROPERTY = sasldb.PASSWORD.decode()
 DECOY = b"compared with where there is no such user"
 HALF_WRITTEN = 2.0  # seconds: for so long a broken file is taken for one being written
 
@@ -93,7 +94,7 @@ class Sasldb:
     def _answer(self, request: AuthRequest) -> AuthResult:
         if self._problem is not None:
             return Unavailable(self._problem, NAME)
-        stored = self._records.get(sasldb.key(request.user.encode(), request.realm.encode()))
+        stored = self._records.get(_key(request.user, request.realm))
         if stored is None:
             request.password.matches(DECOY)
             return NO_SUCH_USER
@@ -104,7 +105,7 @@ class Sasldb:
     def _find(self, lookup: Lookup) -> Found:
         if self._problem is not None:
             return Unavailable(self._problem, NAME)
-        stored = self._records.get(sasldb.key(lookup.user.encode(), lookup.realm.encode()))
+        stored = self._records.get(_key(lookup.user, lookup.realm))
         return NO_SUCH_USER if stored is None else Secret(stored)
 
     async def _answer_from_new(self, request: AuthRequest) -> AuthResult:
@@ -174,3 +175,8 @@ class Sasldb:
         if self._broken_since is None:
             self._broken_since = now
         return now - self._broken_since < HALF_WRITTEN
+
+
+def _key(user: str, realm: str) -> bytes:
+    """Return what `sasldb.key` does, at once from text: it is asked for with each request."""
+    return f"{user}\0{realm}\0{PROPERTY}".encode()

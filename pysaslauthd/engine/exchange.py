@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pysaslauthd.backends.base import Found, SecretStore
@@ -113,36 +114,20 @@ class Exchanges:
         return Exchange(self, mechanism, surroundings, initial, origin)
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """One exchange with one client; see `Exchanges.start`."""
 
-    __slots__ = (
-        "_initial",
-        "_logged",
-        "_mechanism",
-        "_origin",
-        "_received",
-        "_script",
-        "_source",
-        "_surroundings",
-    )
+    _source: Exchanges
+    _mechanism: Mechanism
+    _surroundings: Surroundings
+    _initial: bytes | None
+    _origin: Origin
+    _script: Script | None = None
+    _received: float = 0.0
+    _logged: AuthResult | None = None  # the verdict of which the log has a line
 
-    def __init__(
-        self,
-        source: Exchanges,
-        mechanism: Mechanism,
-        surroundings: Surroundings,
-        initial: bytes | None,
-        origin: Origin,
-    ) -> None:
-        self._source = source
-        self._mechanism = mechanism
-        self._surroundings = surroundings
-        self._initial = initial
-        self._script: Script | None = None
-        self._origin = origin
-        self._received = 0.0
-        self._logged: AuthResult | None = None  # the verdict of which the log has a line
+    def __repr__(self) -> str:
+        return "Exchange(...)"  # there is a password in it
 
     async def proceed(self, response: bytes | None) -> Said:
         """Return what to say next, or the end; None first, then the client's responses.

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from pysaslauthd.engine.authenticator import REPLY_BY
 from pysaslauthd.engine.exchange import Exchange, Exchanges, Said
 from pysaslauthd.errors import MalformedMessage
@@ -63,24 +65,19 @@ class Rules(NamedTuple):
     tells_outage: bool = False
 
 
-class Request:
+class Request(Struct, eq=False):
     """One that is pending, and when the last of it was *received*.
 
     *granted*: what is left to say when its client has nodded.
     """
 
-    __slots__ = ("about", "exchange", "granted", "mechanism", "number", "received", "task")
-
-    def __init__(
-        self, auth: Auth, mechanism: Mechanism, exchange: Exchange, received: float
-    ) -> None:
-        self.number = auth.number
-        self.about = auth.about
-        self.mechanism = mechanism
-        self.exchange = exchange
-        self.received = received
-        self.granted: bytes | None = None
-        self.task: asyncio.Task[None] | None = None
+    number: int
+    about: About
+    mechanism: Mechanism
+    exchange: Exchange
+    received: float
+    granted: bytes | None = None
+    task: asyncio.Task[None] | None = None
 
 
 class Conversation:
@@ -180,7 +177,7 @@ class Conversation:
             _initial(mechanism, initial),
             about.origin,
         )
-        self._advance(Request(auth, mechanism, exchange, received), None)
+        self._advance(Request(number, about, mechanism, exchange, received), None)
 
     def _continue(self, message: Continue, received: float) -> None:
         number = message.number

@@ -149,6 +149,10 @@ async def test_a_right_password_is_a_success() -> None:
     assert await end_of(plain(b"\0joe\0pw")) == Accepted("joe", "static")
 
 
+def test_what_the_client_has_said_is_not_shown() -> None:
+    assert "hunter2" not in repr(plain(b"\0joe\0hunter2"))
+
+
 async def test_a_wrong_password_is_a_refusal() -> None:
     result = await end_of(plain(b"\0joe\0no"))
 
