@@ -14,7 +14,7 @@ from pysaslauthd.backends.kerberos5 import libkrb5, verifier
 from pysaslauthd.backends.kerberos5.principals import NameRules
 from pysaslauthd.backends.kerberos5.verifier import Kerberos5, Rules, check_prerequisites
 from pysaslauthd.errors import StartupError
-from pysaslauthd.model import Accepted, AuthResult, Reason, Rejected, Unavailable
+from pysaslauthd.model import Accepted, AuthRequest, AuthResult, Reason, Rejected, Unavailable
 from tests.contract.verifier import request_for
 from tests.helpers.kdc import (
     PASSWORD,
@@ -35,6 +35,7 @@ pytestmark = needs_kdc
 
 CALLS = 300  # of each kind
 BYTES_PER_CALL = 32  # the least that malloc gives out
+TRIES = 5
 
 
 class Place(NamedTuple):
@@ -503,6 +504,14 @@ def allocated() -> int:
     return int(mallinfo().uordblks)
 
 
+def growth(subject: Kerberos5, request: AuthRequest) -> int:
+    """Return how many bytes more are allocated after so many calls."""
+    before = allocated()
+    for _ in range(CALLS):
+        subject.check(request)
+    return allocated() - before
+
+
 class TestGrowth:
     @pytest.fixture(autouse=True)
     def _no_log(self) -> Iterator[None]:
@@ -530,14 +539,11 @@ class TestGrowth:
         request = request_for(user, password.encode(), realm="")
         for _ in range(CALLS):
             subject.check(request)
-        before = allocated(), count_descriptors()
+        descriptors = count_descriptors()
 
-        for _ in range(CALLS):
-            subject.check(request)
-
-        after = allocated(), count_descriptors()
-        assert after[0] - before[0] < CALLS * BYTES_PER_CALL
-        assert after[1] == before[1]
+        # What is kept of each shows every time; what other threads allocate meanwhile does not.
+        assert any(growth(subject, request) < CALLS * BYTES_PER_CALL for _ in range(TRIES))
+        assert count_descriptors() == descriptors
 
 
 class TestPrerequisites:
