@@ -22,6 +22,7 @@ from pysaslauthd.sasl.server.mechanism import Mechanism
 from pysaslauthd.server import conversation
 from pysaslauthd.server.complaints import Complaints
 from pysaslauthd.server.conversation import Conversation, Rules
+from pysaslauthd.server.intake import Intake
 from pysaslauthd.server.listener import Networks
 from pysaslauthd.server.peers import described
 from pysaslauthd.wire.dovecot import encode_greeting
@@ -35,7 +36,6 @@ TURN = 0.01  # seconds; the same after these
 CONNECTIONS_AT_ONCE = 16
 LOOKED_AT = 64  # of the longest silent, when a place is needed
 SWEEP_EVERY = 15.0  # seconds between looks for requests whose client has abandoned them
-PAUSE = 0.1  # seconds without accepting after an error that would only come again
 STREAM, DONT_WAIT = int(socket.SOCK_STREAM), int(socket.MSG_DONTWAIT)
 EPOLLIN, EPOLLOUT, GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 # In Dovecot's order.
@@ -78,10 +78,10 @@ class DovecotDoor:
         self._mechanisms = _with_flags(rules.offered.values())
         self._epoll = select.epoll()
         self._by_silence: OrderedDict[int, Connection] = OrderedDict()  # the longest silent first
-        self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
         self._complaints = Complaints(log)
+        self._intake = Intake(loop, self._complaints, self._accept)
         self._sweeper = loop.call_later(SWEEP_EVERY, self._sweep)
         loop.add_reader(self._epoll, self._on_events)
 
@@ -104,8 +104,7 @@ class DovecotDoor:
 
     def listen(self, listener: socket.socket) -> None:
         """Serve the clients of *listener*, a non-blocking listening socket, until `stop`."""
-        self._listeners.append(listener)
-        self._loop.add_reader(listener, self._accept, listener)
+        self._intake.add(listener)
 
     async def answered(self) -> None:
         """Return when every answer that a backend is asked for now has been given."""
@@ -116,9 +115,7 @@ class DovecotDoor:
         """Read nothing more, give the answers that are under way, hang up; but once."""
         if self._epoll.closed:
             return
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
-        self._listeners.clear()
+        self._intake.close()
         self._loop.remove_reader(self._epoll)
         self._sweeper.cancel()
         await self.answered()
@@ -140,7 +137,7 @@ class DovecotDoor:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._on_accept_error(listener, error)
+            self._intake.pause(listener, error)
 
     def _may_ask(self, address: str) -> bool:
         found = ipaddress.ip_address(address)
@@ -291,18 +288,6 @@ class DovecotDoor:
         for connection in list(self._by_silence.values()):
             connection.conversation.expire()
             self._settle(connection)
-
-    def _on_accept_error(self, listener: socket.socket, error: OSError) -> None:
-        """Accept nothing for a moment: the listener stays readable."""
-        if isinstance(error, ConnectionAbortedError):
-            return
-        self._complaints.error("cannot accept connections: %s; trying again", error.strerror)
-        self._loop.remove_reader(listener)
-        self._loop.call_later(PAUSE, self._resume, listener)
-
-    def _resume(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._loop.add_reader(listener, self._accept, listener)
 
 
 def _with_flags(mechanisms: Iterable[Mechanism]) -> list[tuple[str, list[str]]]:

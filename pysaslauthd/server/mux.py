@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pysaslauthd.model import AuthRequest, AuthResult
 from pysaslauthd.server.complaints import Complaints
+from pysaslauthd.server.intake import Intake
 from pysaslauthd.server.waiting import Bounds, Client, Waiting, WaitingRoom
 from pysaslauthd.wire.mux import (
     Limits,
@@ -36,7 +37,6 @@ CONSUME = int(socket.MSG_DONTWAIT)
 PEEK = CONSUME | int(socket.MSG_PEEK)
 ADDRESS_GRACE = 0.05  # seconds for the rest of a fifth field that has begun
 LINGER = 1.0  # seconds in which a client may still write after its answer
-PAUSE = 0.1  # seconds without accepting after an error that would only come again
 
 Check = Callable[[AuthRequest, Client], AuthResult | Awaitable[AuthResult]]
 
@@ -57,9 +57,9 @@ class MuxDoor:
         self._loop = loop
         self._rules = rules
         self._room = WaitingRoom(loop, rules.bounds, self._on_bytes)
-        self._listeners: list[socket.socket] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._complaints = Complaints(log)
+        self._intake = Intake(loop, self._complaints, self._accept)
 
     def follow(self, rules: Rules) -> None:
         """Serve by *rules* from now on; answers under way are not affected."""
@@ -68,8 +68,7 @@ class MuxDoor:
 
     def listen(self, listener: socket.socket) -> None:
         """Serve the clients of *listener*, a non-blocking listening socket, until `stop`."""
-        self._listeners.append(listener)
-        self._loop.add_reader(listener, self._accept, listener)
+        self._intake.add(listener)
 
     async def answered(self) -> None:
         """Return when every answer that is under way now has been given."""
@@ -82,11 +81,9 @@ class MuxDoor:
         Who connects later finds a socket that nobody accepts from.
         """
         until = time.monotonic() + grace
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
+        for listener in self._intake.close():
             while self._accept_some(listener) and time.monotonic() < until:
                 pass
-        self._listeners.clear()
         if len(self._room):
             await asyncio.sleep(max(0.0, until - time.monotonic()))
         self._room.shut()
@@ -258,19 +255,9 @@ class MuxDoor:
                 return
 
     def _on_accept_error(self, listener: socket.socket, error: OSError) -> None:
-        """Make place where descriptors ran out, else accept nothing for a moment.
-
-        The listener stays readable, so trying again at once would only burn time.
-        """
-        if isinstance(error, ConnectionAbortedError) or self._room.make_place():
-            return
-        self._complaints.error("cannot accept connections: %s; trying again", error.strerror)
-        self._loop.remove_reader(listener)
-        self._loop.call_later(PAUSE, self._resume, listener)
-
-    def _resume(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._loop.add_reader(listener, self._accept, listener)
+        """Make place where descriptors ran out, else accept nothing for a moment."""
+        if not isinstance(error, ConnectionAbortedError) and not self._room.make_place():
+            self._intake.pause(listener, error)
 
 
 def receive(client: Client, how: int) -> bytes | None:

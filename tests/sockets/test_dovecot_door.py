@@ -32,7 +32,7 @@ from pysaslauthd.sasl.client.credentials import Credentials
 from pysaslauthd.sasl.client.exchange import ClientExchange
 from pysaslauthd.sasl.server.mechanism import Mechanism, Surroundings
 from pysaslauthd.sasl.server.registry import BY_NAME
-from pysaslauthd.server import conversation, dovecot
+from pysaslauthd.server import conversation, dovecot, intake
 from pysaslauthd.server.conversation import Rules
 from pysaslauthd.server.dovecot import DovecotDoor, Limits
 
@@ -1080,7 +1080,7 @@ class TestManyConnections:
     async def test_where_descriptors_run_out_it_is_tried_again(
         self, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(dovecot, "PAUSE", 0.01)
+        monkeypatch.setattr(intake, "PAUSE", 0.01)
         told = asyncio.Event()
         monkeypatch.setattr(caplog.handler, "emit", lambda _record: told.set())
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
